@@ -1,0 +1,77 @@
+// Argument checks shared by both backends. The Python layer has checked what a user can get wrong and says it in the
+// user's terms; these guard direct calls of torch.ops.spikefuse.
+#pragma once
+
+#include <torch/headeronly/util/Exception.h>
+
+#include <initializer_list>
+
+#include "lif.h"
+#include "ops.h"
+#include "packing.h"
+#include "surrogate.h"
+
+namespace spikefuse {
+
+inline void check_shape(const Tensor& t, const char* name, std::initializer_list<int64_t> shape) {
+  bool same = t.dim() == static_cast<int64_t>(shape.size());
+  int64_t d = 0;
+  for (int64_t size : shape) same = same && t.size(d++) == size;
+  if (same) return;
+  std::string given = "[", wanted = "[";
+  for (int64_t i = 0; i < t.dim(); ++i) given += (i ? ", " : "") + std::to_string(t.size(i));
+  for (const int64_t* s = shape.begin(); s != shape.end(); ++s)
+    wanted += (s != shape.begin() ? ", " : "") + std::to_string(*s);
+  STD_TORCH_CHECK(false, "spikefuse: expected ", name, " of shape ", wanted, "], got ", given, "]");
+}
+
+inline void check_dims(const Tensor& t, const char* name, int64_t dims) {
+  STD_TORCH_CHECK(t.dim() == dims, "spikefuse: expected ", name, " with ", dims, " dimensions, got ", t.dim());
+}
+
+inline void check_dtype(const Tensor& t, const char* name, ScalarType dtype) {
+  STD_TORCH_CHECK(t.scalar_type() == dtype, "spikefuse: expected ", name, " of dtype ",
+                  torch::headeronly::toString(dtype), ", got ", torch::headeronly::toString(t.scalar_type()));
+}
+
+inline void check_same_device(const Tensor& t, const char* name, const Tensor& reference) {
+  STD_TORCH_CHECK(t.is_cpu() == reference.is_cpu() && t.get_device_index() == reference.get_device_index(),
+                  "spikefuse: ", name, " lies on another device than the first argument");
+}
+
+inline bool is_io_dtype(ScalarType t) {
+  return t == ScalarType::Float || t == ScalarType::BFloat16 || t == ScalarType::Half || t == ScalarType::Double;
+}
+
+inline void check_io_dtype(ScalarType t, const char* name) {
+  STD_TORCH_CHECK(is_io_dtype(t), "spikefuse: expected ", name,
+                  " of dtype float32, bfloat16, float16 or float64, got ", torch::headeronly::toString(t));
+}
+
+// Membrane potentials are fp32 whatever the I/O type, and fp64 for fp64.
+inline ScalarType accumulate_dtype(ScalarType io) {
+  return io == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline void check_range(int64_t value, int64_t end, const char* name) {
+  STD_TORCH_CHECK(value >= 0 && value < end, "spikefuse: expected 0 <= ", name, " < ", end, ", got ", value);
+}
+
+// decay or threshold: one value for all neurons, or one for each.
+inline int64_t parameter_stride(const Tensor& t, const char* name, int64_t neurons, ScalarType acc) {
+  check_dims(t, name, 1);
+  check_dtype(t, name, acc);
+  STD_TORCH_CHECK(t.size(0) == 1 || t.size(0) == neurons, "spikefuse: expected ", name, " with 1 or ", neurons,
+                  " elements, got ", t.size(0));
+  return t.size(0) == 1 ? 0 : t.stride(0);
+}
+
+template <class T>
+const T* optional_data(const std::optional<Tensor>& t) {
+  return t ? t->const_data_ptr<T>() : nullptr;
+}
+
+inline const uint32_t* words_data(const Tensor& t) { return reinterpret_cast<const uint32_t*>(t.const_data_ptr<int32_t>()); }
+inline uint32_t* mutable_words_data(const Tensor& t) { return reinterpret_cast<uint32_t*>(t.mutable_data_ptr<int32_t>()); }
+
+}  // namespace spikefuse

@@ -1,0 +1,151 @@
+// LIF forward and reverse scan over all T for one tile: a sample and up to kTile neighbouring neurons, whose state stays
+// in the first-level cache while the tile walks through time.
+
+constexpr int64_t kTile = 256;
+
+// Rows in the accumulation type are used where they lie; others are converted into `buffer` on the way in and out.
+template <class acc_t, class io_t>
+SF_HD const acc_t* load_row(const io_t* row, acc_t* buffer, int64_t count) {
+  if constexpr (std::is_same_v<acc_t, io_t>) {
+    return row;
+  } else {
+    for (int64_t i = 0; i < count; ++i) buffer[i] = static_cast<acc_t>(row[i]);
+    return buffer;
+  }
+}
+
+template <class acc_t>
+SF_HD void load_parameter(const acc_t* values, int64_t stride, int64_t first, acc_t* row, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) row[i] = values[(first + i) * stride];
+}
+
+// bits[i] = 1 where neuron first + i is a target spike
+SF_HD void load_target(const uint32_t* words, int64_t first, uint8_t* bits, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) bits[i] = spike_at(words, first + i);
+}
+
+template <class acc_t, class io_t>
+void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first, int64_t count, double& loss,
+                      int64_t& open_errors) {
+  acc_t decay[kTile], threshold[kTile], state[kTile], buffer[kTile], squared[kTile];
+  uint8_t target[kTile];
+  load_parameter(p.decay, p.decay_stride, first, decay, count);
+  load_parameter(p.threshold, p.threshold_stride, first, threshold, count);
+  for (int64_t i = 0; i < count; ++i) {
+    state[i] = p.state ? p.state[b * p.N + first + i] : acc_t(0);
+    squared[i] = acc_t(0);
+  }
+  int64_t open = 0;
+  for (int64_t t = 0; t < p.T; ++t) {
+    const int64_t row = (t * p.B + b) * p.N + first;
+    const acc_t* z = load_row(p.z + t * p.z_stride_t + b * p.z_stride_b + first, buffer, count);
+    acc_t* v = p.v + row;
+    io_t* spikes = p.spikes + row;
+    for (int64_t i = 0; i < count; ++i) {
+      const acc_t vi = lif_integrate(decay[i], state[i], z[i]);
+      const bool spike = lif_fires(vi, threshold[i]);
+      v[i] = vi;
+      state[i] = lif_reset(p.reset, vi, spike, threshold[i]);
+      spikes[i] = static_cast<io_t>(spike ? 1.0f : 0.0f);
+    }
+    if (p.target) {
+      load_target(p.target + (t * p.B + b) * words_for(p.N), first, target, count);
+      for (int64_t i = 0; i < count; ++i) {
+        const bool spike = lif_fires(v[i], threshold[i]);
+        const acc_t error = masked_error<acc_t>(target[i], spike, v[i], threshold[i]);
+        squared[i] = fused_multiply_add(error, error, squared[i]);
+        open += target[i] != spike;
+      }
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    p.new_state[b * p.N + first + i] = state[i];
+    loss += 0.5 * static_cast<double>(squared[i]);
+  }
+  open_errors += open;
+}
+
+template <class acc_t>
+void surrogate_row(Surrogate kind, const acc_t* v, const acc_t* threshold, acc_t slope, acc_t* derivative, int64_t count) {
+  switch (kind) {
+    case Surrogate::sigmoid:
+      for (int64_t i = 0; i < count; ++i) derivative[i] = surrogate_sigmoid(v[i] - threshold[i], slope);
+      break;
+    case Surrogate::atan:
+      for (int64_t i = 0; i < count; ++i) derivative[i] = surrogate_atan(v[i] - threshold[i], slope);
+      break;
+    case Surrogate::fast_sigmoid:
+      for (int64_t i = 0; i < count; ++i) derivative[i] = surrogate_fast_sigmoid(v[i] - threshold[i], slope);
+      break;
+    default:
+      for (int64_t i = 0; i < count; ++i) derivative[i] = surrogate_triangle(v[i] - threshold[i], slope);
+  }
+}
+
+template <class acc_t, class io_t>
+void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t first, int64_t count) {
+  acc_t decay[kTile], threshold[kTile], carried[kTile], derivative[kTile], total[kTile];
+  acc_t spikes_buffer[kTile], v_buffer[kTile], grad_decay[kTile], grad_threshold[kTile];
+  uint8_t target[kTile];
+  load_parameter(p.decay, p.decay_stride, first, decay, count);
+  load_parameter(p.threshold, p.threshold_stride, first, threshold, count);
+  for (int64_t i = 0; i < count; ++i) {
+    carried[i] = p.grad_state ? p.grad_state[b * p.N + first + i] : acc_t(0);
+    grad_decay[i] = grad_threshold[i] = acc_t(0);
+  }
+  for (int64_t t = p.T - 1; t >= 0; --t) {
+    const int64_t row = (t * p.B + b) * p.N + first;
+    const acc_t* v = p.v + row;
+    if (p.grad_spikes || !p.detach_reset) surrogate_row(p.surrogate, v, threshold, p.slope, derivative, count);
+
+    // grad of v[t] from v'[t], from the spike by the surrogate, from v itself and from the masked error
+    for (int64_t i = 0; i < count; ++i)
+      total[i] = lif_reset_backward(p.reset, carried[i], lif_fires(v[i], threshold[i]));
+    if (p.grad_spikes || !p.detach_reset) {
+      const acc_t* grad_spikes = nullptr;
+      if (p.grad_spikes)
+        grad_spikes =
+            load_row(p.grad_spikes + t * p.grad_spikes_stride_t + b * p.grad_spikes_stride_b + first, spikes_buffer, count);
+      for (int64_t i = 0; i < count; ++i) {
+        acc_t grad = grad_spikes ? grad_spikes[i] : acc_t(0);
+        if (!p.detach_reset) grad += lif_reset_spike_backward(p.reset, carried[i], v[i], threshold[i]);
+        total[i] = fused_multiply_add(grad, derivative[i], total[i]);
+        if (p.grad_threshold) grad_threshold[i] = fused_multiply_add(-grad, derivative[i], grad_threshold[i]);
+      }
+    }
+    if (p.grad_v) {
+      const acc_t* grad_v = load_row(p.grad_v + t * p.grad_v_stride_t + b * p.grad_v_stride_b + first, v_buffer, count);
+      for (int64_t i = 0; i < count; ++i) total[i] += grad_v[i];
+    }
+    if (p.target) {
+      load_target(p.target + (t * p.B + b) * words_for(p.N), first, target, count);
+      for (int64_t i = 0; i < count; ++i) {
+        const acc_t error = masked_error<acc_t>(target[i], lif_fires(v[i], threshold[i]), v[i], threshold[i]);
+        total[i] = fused_multiply_add(-p.grad_loss, error, total[i]);
+        if (p.grad_threshold && target[i]) grad_threshold[i] = fused_multiply_add(p.grad_loss, error, grad_threshold[i]);
+      }
+    }
+    if (p.grad_decay) {
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t before = row - p.B * p.N + i;
+        acc_t previous = acc_t(0);
+        if (t > 0)
+          previous = lif_reset(p.reset, p.v[before], lif_fires(p.v[before], threshold[i]), threshold[i]);
+        else if (p.state)
+          previous = p.state[b * p.N + first + i];
+        grad_decay[i] = fused_multiply_add(total[i], previous, grad_decay[i]);
+        if (p.reset == Reset::subtract && lif_fires(v[i], threshold[i])) grad_threshold[i] -= carried[i];
+      }
+    }
+    io_t* grad_z = p.grad_z + row;
+    for (int64_t i = 0; i < count; ++i) {
+      grad_z[i] = static_cast<io_t>(total[i]);
+      carried[i] = decay[i] * total[i];
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    p.grad_initial_state[b * p.N + first + i] = carried[i];
+    if (p.grad_decay) p.grad_decay[b * p.N + first + i] = grad_decay[i];
+    if (p.grad_threshold) p.grad_threshold[b * p.N + first + i] = grad_threshold[i];
+  }
+}

@@ -1,0 +1,124 @@
+// Packing spikes to bits, unpacking them, and Poisson encoding straight to bits.
+#include <algorithm>
+#include <type_traits>
+
+#include "../checks.h"
+#include "../philox.h"
+#include "isa.h"
+
+namespace spikefuse::cpu {
+
+struct PackCounts {
+  int64_t spikes = 0, not_spikes = 0;
+};
+
+}  // namespace spikefuse::cpu
+
+#define SF_KERNELS "packing.inl"
+#include "foreach_isa.h"
+
+namespace spikefuse::cpu {
+
+// Rows for one thread at the least.
+static int64_t row_grain(int64_t neurons) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(neurons, 1)); }
+
+// Calls body(value) with a value of the C++ type of `dtype`.
+template <class F>
+void with_element_type(ScalarType dtype, const F& body) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return body(float{});
+    case ScalarType::Double:
+      return body(double{});
+    case ScalarType::BFloat16:
+      return body(torch::headeronly::BFloat16{});
+    case ScalarType::Half:
+      return body(torch::headeronly::Half{});
+    case ScalarType::Bool:
+      return body(bool{});
+    case ScalarType::Byte:
+      return body(uint8_t{});
+    case ScalarType::Char:
+      return body(int8_t{});
+    case ScalarType::Int:
+      return body(int32_t{});
+    case ScalarType::Long:
+      return body(int64_t{});
+    default:
+      STD_TORCH_CHECK(false, "spikefuse: spikes of dtype ", torch::headeronly::toString(dtype), " are not supported");
+  }
+}
+
+std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
+  check_dims(x, "x", 2);
+  const int64_t R = x.size(0), N = x.size(1), W = words_for(N);
+  Tensor words = torch::stable::new_empty(x, {R, W}, ScalarType::Int);
+  Tensor spikes = torch::stable::new_empty(x, {}, ScalarType::Long);
+  Tensor not_spikes = torch::stable::new_empty(x, {}, ScalarType::Long);
+  std::vector<PackCounts> row_counts(R);
+  with_element_type(x.scalar_type(), [&](auto zero) {
+    using io_t = decltype(zero);
+    const io_t* data = x.const_data_ptr<io_t>();
+    const int64_t stride_r = x.stride(0), stride_n = x.stride(1);
+    uint32_t* out = mutable_words_data(words);
+    torch::stable::parallel_for(0, R, row_grain(N), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        SF_DISPATCH_ISA(pack_row(data + r * stride_r, stride_n, N, out + r * W, row_counts[r]));
+    });
+  });
+  PackCounts total;
+  for (const PackCounts& counts : row_counts) {
+    total.spikes += counts.spikes;
+    total.not_spikes += counts.not_spikes;
+  }
+  *spikes.mutable_data_ptr<int64_t>() = total.spikes;
+  *not_spikes.mutable_data_ptr<int64_t>() = total.not_spikes;
+  return {words, spikes, not_spikes};
+}
+
+Tensor unpack_spikes(Tensor words, int64_t neurons, ScalarType dtype) {
+  check_dims(words, "words", 2);
+  check_dtype(words, "words", ScalarType::Int);
+  STD_TORCH_CHECK(neurons >= 0, "spikefuse: expected neurons >= 0, got ", neurons);
+  const int64_t R = words.size(0), W = words_for(neurons);
+  check_shape(words, "words", {R, W});
+  Tensor x = torch::stable::new_empty(words, {R, neurons}, dtype);
+  const Tensor rows = torch::stable::contiguous(words);
+  with_element_type(dtype, [&](auto zero) {
+    using io_t = decltype(zero);
+    const uint32_t* in = words_data(rows);
+    io_t* out = x.mutable_data_ptr<io_t>();
+    torch::stable::parallel_for(0, R, row_grain(neurons), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) SF_DISPATCH_ISA(unpack_row(in + r * W, neurons, out + r * neurons));
+    });
+  });
+  return x;
+}
+
+Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset) {
+  check_dims(rates, "rates", 2);
+  STD_TORCH_CHECK(steps >= 0 && steps < (int64_t(1) << 32), "spikefuse: expected 0 <= steps < 2^32, got ", steps);
+  STD_TORCH_CHECK(offset >= 0 && offset < (int64_t(1) << 32), "spikefuse: expected 0 <= offset < 2^32, got ", offset);
+  const int64_t B = rates.size(0), N = rates.size(1), W = words_for(N);
+  Tensor words = torch::stable::new_empty(rates, {steps, B, W}, ScalarType::Int);
+  const Tensor rows = torch::stable::contiguous(rates);
+  with_element_type(rates.scalar_type(), [&](auto zero) {
+    using io_t = decltype(zero);
+    const io_t* in = rows.const_data_ptr<io_t>();
+    uint32_t* out = mutable_words_data(words);
+    torch::stable::parallel_for(0, B * W, std::max<int64_t>(1, 256 / std::max<int64_t>(steps, 1)),
+                                [&](int64_t begin, int64_t end) {
+                                  for (int64_t i = begin; i < end; ++i) {
+                                    const int64_t b = i / W, w = i % W, first = w * kWordBits;
+                                    const int64_t count = std::min(kWordBits, N - first);
+                                    double rate[kWordBits];
+                                    for (int64_t j = 0; j < count; ++j) rate[j] = static_cast<double>(in[b * N + first + j]);
+                                    SF_DISPATCH_ISA(poisson_column(rate, count, w, b, steps, uint64_t(seed),
+                                                                   uint32_t(offset), out + b * W + w, B * W));
+                                  }
+                                });
+  });
+  return words;
+}
+
+}  // namespace spikefuse::cpu

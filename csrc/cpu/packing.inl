@@ -1,0 +1,77 @@
+// One row of spikes to bits and back, and Poisson draws straight to bits.
+
+// Counts the spikes, and the elements that are neither 0 nor 1; such an element, NaN too, packs as a spike.
+template <class io_t>
+void pack_row(const io_t* x, int64_t stride, int64_t neurons, uint32_t* words, PackCounts& counts) {
+  for (int64_t w = 0; w < words_for(neurons); ++w) {
+    const int64_t first = w * kWordBits;
+    const int64_t count = neurons - first < kWordBits ? neurons - first : kWordBits;
+    uint32_t word = 0;
+    int32_t odd = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const auto value = static_cast<std::conditional_t<std::is_integral_v<io_t>, int64_t, double>>(x[(first + i) * stride]);
+      word |= uint32_t(value != 0) << i;
+      odd += value != 0 && value != 1;
+    }
+    words[w] = word;
+    counts.spikes += __builtin_popcount(word);
+    counts.not_spikes += odd;
+  }
+}
+
+// The same for adjacent fp32, the type that layers hand to each other: a word by vector compares.
+inline void pack_row(const float* x, int64_t stride, int64_t neurons, uint32_t* words, PackCounts& counts) {
+  if (stride != 1) return pack_row<float>(x, stride, neurons, words, counts);
+  const int64_t whole = neurons / kWordBits;
+  int32_t odd = 0;
+  for (int64_t w = 0; w < whole; ++w) {
+    const float* values = x + w * kWordBits;
+    uint32_t bit[kWordBits];
+    for (int i = 0; i < kWordBits; ++i) bit[i] = values[i] != 0.0f ? 1u << i : 0u;
+    for (int i = 0; i < kWordBits; ++i) odd += values[i] != 0.0f && values[i] != 1.0f;
+    uint32_t word = 0;
+    for (int i = 0; i < kWordBits; ++i) word |= bit[i];
+    words[w] = word;
+    counts.spikes += __builtin_popcount(word);
+  }
+  counts.not_spikes += odd;
+  if (whole < words_for(neurons))
+    pack_row<float>(x + whole * kWordBits, 1, neurons - whole * kWordBits, words + whole, counts);
+}
+
+template <class io_t>
+void unpack_row(const uint32_t* words, int64_t neurons, io_t* x) {
+  for (int64_t first = 0; first < neurons; first += kWordBits) {
+    const uint32_t word = words[first / kWordBits];
+    const int64_t count = neurons - first < kWordBits ? neurons - first : kWordBits;
+    for (int64_t i = 0; i < count; ++i) x[first + i] = static_cast<io_t>(word >> i & 1u ? 1.0f : 0.0f);
+  }
+}
+
+// Word w of sample b at step t. Inputs of rate 0 cost nothing where a whole word of them is silent.
+inline uint32_t poisson_word(const uint64_t* thresholds, bool silent, int64_t w, int64_t b, int64_t t, uint64_t seed,
+                             uint32_t offset) {
+  if (silent) return 0;
+  constexpr int kQuads = kWordBits / 4;
+  uint32_t draws[4][kQuads];
+  for (int q = 0; q < kQuads; ++q) {
+    const PhiloxResult r = poisson_draws(uint32_t(w) * kQuads + q, uint32_t(b), uint32_t(t), seed, offset);
+    for (int j = 0; j < 4; ++j) draws[j][q] = r.x[j];
+  }
+  uint32_t word = 0;
+  for (int q = 0; q < kQuads; ++q)
+    for (int j = 0; j < 4; ++j) word |= uint32_t(draws[j][q] < thresholds[4 * q + j]) << (4 * q + j);
+  return word;
+}
+
+// All steps of one word of one sample: thresholds are made once and used T times.
+inline void poisson_column(const double* rates, int64_t count, int64_t w, int64_t b, int64_t T, uint64_t seed,
+                           uint32_t offset, uint32_t* words, int64_t stride_t) {
+  uint64_t thresholds[kWordBits];
+  bool silent = true;
+  for (int64_t i = 0; i < kWordBits; ++i) {
+    thresholds[i] = i < count ? poisson_threshold(rates[i]) : 0;
+    silent = silent && thresholds[i] == 0;
+  }
+  for (int64_t t = 0; t < T; ++t) words[t * stride_t] = poisson_word(thresholds, silent, w, b, t, seed, offset);
+}

@@ -1,0 +1,20 @@
+// What every arithmetic header needs: functions that compile for host and device and are always inlined, so that
+// each of them takes the instruction set of the kernel that calls it.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define SF_HD __host__ __device__ __forceinline__
+#else
+#define SF_HD inline __attribute__((always_inline))
+#endif
+
+namespace spikefuse {
+
+// One rounding instead of two, on every backend: the CPU code is built with -ffp-contract=off, so a product and a sum
+// are fused where, and only where, this is called.
+SF_HD float fused_multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+SF_HD double fused_multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+}  // namespace spikefuse

@@ -1,0 +1,62 @@
+// The prototypes of every op, one list for all backends. TORCH_BOX does not compare a C++ signature with its schema, so
+// each prototype stands here once, beside schemas.cpp, and both backends implement these and nothing else.
+//
+// T: time steps, B: samples, N: neurons, W: words of 32 spikes, acc: fp32, or fp64 where the input is fp64.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace spikefuse {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+#define SPIKEFUSE_OP_PROTOTYPES                                                                                        \
+  /* z [T, B, N] -> spikes [T, B, N] like z, v [T, B, N] acc, state [B, N] acc, loss [] acc, open errors [] int64 */   \
+  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward(Tensor z, std::optional<Tensor> state, Tensor decay,  \
+                                                                 Tensor threshold, std::optional<Tensor> target,       \
+                                                                 int64_t reset);                                       \
+  /* -> grad z [T, B, N] of `dtype`, grad state [B, N], and per sample grad decay [B, N] and grad threshold [B, N] */  \
+  std::tuple<Tensor, Tensor, Tensor, Tensor> lif_backward(                                                             \
+      std::optional<Tensor> grad_spikes, std::optional<Tensor> grad_v, std::optional<Tensor> grad_state,               \
+      std::optional<Tensor> grad_loss, Tensor v, std::optional<Tensor> state, Tensor decay, Tensor threshold,          \
+      std::optional<Tensor> target, ScalarType dtype, int64_t reset, bool detach_reset, int64_t surrogate,             \
+      double slope, bool parameter_gradients);                                                                         \
+  /* x [R, N] -> words [R, W] int32, spikes [] int64, elements that are neither 0 nor 1 [] int64 */                    \
+  std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x);                                                            \
+  /* words [R, W] -> [R, N] of `dtype` */                                                                              \
+  Tensor unpack_spikes(Tensor words, int64_t neurons, ScalarType dtype);                                               \
+  /* rates [B, N] -> words [T, B, W] int32 */                                                                          \
+  Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset);                                    \
+  /* words [R, W], weight [N, M] -> [R, M] */                                                                          \
+  Tensor spike_matmul(Tensor words, Tensor weight);                                                                    \
+  /* words [R, W], grad [R, M] -> [N, M] */                                                                            \
+  Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons);                                          \
+  /* input [T, B, W], target [T, B, W], weights L x [out, in], changed in place */                                     \
+  /* -> loss [] fp64 summed over samples, open errors [] int64, spike counts [B, sum of out] int32 */                  \
+  std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std::vector<Tensor> weights,            \
+                                                  double decay, double threshold, int64_t trace, double trace_divisor, \
+                                                  bool v_clamp, int64_t surrogate, double slope, int64_t optimizer,    \
+                                                  double lr, double beta1, double beta2, double epsilon,               \
+                                                  double weight_decay, bool decoupled)
+
+namespace cpu {
+SPIKEFUSE_OP_PROTOTYPES;
+// The instruction set that the kernels were dispatched to: "avx512", "avx2" or "default".
+std::string instruction_set();
+}  // namespace cpu
+
+namespace cuda {
+SPIKEFUSE_OP_PROTOTYPES;
+}  // namespace cuda
+
+}  // namespace spikefuse

@@ -1,0 +1,14 @@
+// Spikes as bits: neuron n is bit n % 32 of word n / 32, and the padding bits of a row's last word are 0.
+#pragma once
+
+#include "macros.h"
+
+namespace spikefuse {
+
+constexpr int64_t kWordBits = 32;
+
+SF_HD int64_t words_for(int64_t neurons) { return (neurons + kWordBits - 1) / kWordBits; }
+
+SF_HD bool spike_at(const uint32_t* row, int64_t neuron) { return row[neuron / kWordBits] >> (neuron % kWordBits) & 1u; }
+
+}  // namespace spikefuse

@@ -1,0 +1,293 @@
+"""LIF neurons as torch.nn modules."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from spikefuse import functional
+from spikefuse.functional import MaskedLossOutput
+from spikefuse.packed import PackedSpikes
+
+
+class LIF(nn.Module):
+    """A layer of leaky integrate-and-fire neurons over all time steps; no weights of its own.
+
+    ``v[t] = decay * v'[t-1] + z[t]``, a spike where ``v >= threshold``, v' = v after the reset. The module holds no state:
+    what one call returns as ``state`` is what the next call takes.
+
+    Args:
+        leak, beta, tau: exactly one; the decay is ``1 - leak``, ``beta``, or ``1 - 1 / tau``. A number or a tensor ``[N]``.
+        threshold: a number or a tensor ``[N]``.
+        reset: "zero", "subtract" or "none".
+        detach_reset: leave the reset out of the gradient.
+        surrogate, slope: see :mod:`spikefuse.surrogate`.
+        learn_beta: make the decay a parameter, ``beta``, clamped to [0, 1] where it is used.
+        learn_threshold: make the threshold a parameter.
+        batch_first: take and return ``[B, T, N]`` instead of ``[T, B, N]``.
+
+    Raises:
+        TypeError: not exactly one of leak, beta and tau.
+        ValueError: a name or number that does not fit.
+
+    Example:
+        >>> import torch, spikefuse
+        >>> spikes, state = spikefuse.LIF(leak=0.1)(torch.rand(15, 4, 10))
+        >>> spikes.shape, state.shape
+        (torch.Size([15, 4, 10]), torch.Size([4, 10]))
+    """
+
+    beta: Tensor
+    threshold: Tensor
+
+    def __init__(
+        self,
+        *,
+        leak: float | Tensor | None = None,
+        beta: float | Tensor | None = None,
+        tau: float | Tensor | None = None,
+        threshold: float | Tensor = 1.0,
+        reset: str = "zero",
+        detach_reset: bool = True,
+        surrogate: str = "sigmoid",
+        slope: float = 1.0,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        # One call on an empty input checks the names and numbers with the messages of the call itself.
+        functional.lif(
+            torch.empty(0, 0, 0),
+            leak=0.0,
+            threshold=threshold if not isinstance(threshold, Tensor) else 1.0,
+            reset=reset,
+            surrogate=surrogate,
+            slope=slope,
+        )
+        decay = functional.decay_factor(leak, beta, tau)
+        self._set_neuron_parameter("beta", decay, learn_beta, device)
+        self._set_neuron_parameter("threshold", threshold, learn_threshold, device)
+        self.reset = reset
+        self.detach_reset = detach_reset
+        self.surrogate = surrogate
+        self.slope = float(slope)
+        self.learn_beta = learn_beta
+        self.batch_first = batch_first
+
+    def _set_neuron_parameter(
+        self, name: str, value: float | Tensor, learn: bool, device: torch.device | str | None
+    ) -> None:
+        # fp32 at the least, whatever the layer's dtype: the membrane is fp32, and a beta of 0.999 is not a bf16 number.
+        dtype = torch.float64 if isinstance(value, Tensor) and value.dtype == torch.float64 else torch.float32
+        tensor = torch.as_tensor(value, dtype=dtype, device=device).detach().clone()
+        if learn:
+            self.register_parameter(name, nn.Parameter(tensor))
+        else:
+            self.register_buffer(name, tensor)
+
+    def _decay(self) -> Tensor:
+        return self.beta.clamp(0, 1) if self.learn_beta else self.beta
+
+    def forward(
+        self, z: Tensor, state: Tensor | None = None, *, return_vmem: bool = False
+    ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        """Spikes and state of input currents.
+
+        Args:
+            z: ``[T, B, N]`` (``[B, T, N]`` with batch_first), fp32, bf16, fp16 or fp64.
+            state: ``[B, N]`` from the call before, or None for zeros.
+            return_vmem: also return v before the reset, ``[T, B, N]`` fp32.
+
+        Returns:
+            ``spikes, state`` or ``spikes, state, v``.
+
+        Raises:
+            TypeError, ValueError: as :func:`spikefuse.functional.lif`.
+        """
+        if self.batch_first and z.dim() == 3:
+            z = z.transpose(0, 1)
+        spikes, v, new_state = functional.lif(
+            z,
+            state,
+            beta=self._decay(),
+            threshold=self.threshold,
+            reset=self.reset,
+            detach_reset=self.detach_reset,
+            surrogate=self.surrogate,
+            slope=self.slope,
+        )
+        if self.batch_first:
+            spikes, v = spikes.transpose(0, 1), v.transpose(0, 1)
+        return (spikes, new_state, v) if return_vmem else (spikes, new_state)
+
+    def masked_loss(
+        self, z: Tensor, target: PackedSpikes | Tensor, state: Tensor | None = None
+    ) -> MaskedLossOutput:
+        """The masked membrane-potential loss of this layer as the output layer (eqs 5-8), fused with the recursion.
+
+        Args:
+            z: input currents, as in ``forward``.
+            target: target spikes in the layout of z, packed or dense.
+            state: as in ``forward``.
+
+        Raises:
+            TypeError, ValueError: as :func:`spikefuse.functional.lif_masked_loss`.
+
+        Example:
+            >>> lif = LIF(leak=0.1)
+            >>> round(lif.masked_loss(torch.full((1, 1, 1), 0.4), torch.ones(1, 1, 1)).loss.item(), 2)
+            0.18
+        """
+        if self.batch_first and z.dim() == 3 and len(target.shape) == 3:
+            z, target = z.transpose(0, 1), target.transpose(0, 1)
+        out = functional.lif_masked_loss(
+            z,
+            target,
+            state,
+            beta=self._decay(),
+            threshold=self.threshold,
+            reset=self.reset,
+            detach_reset=self.detach_reset,
+            surrogate=self.surrogate,
+            slope=self.slope,
+        )
+        return out._replace(spikes=out.spikes.transpose(0, 1)) if self.batch_first else out
+
+    def extra_repr(self) -> str:
+        """The settings that differ between layers."""
+        beta = f"{self.beta.item():.4g}" if self.beta.numel() == 1 else f"[{self.beta.numel()}]"
+        threshold = f"{self.threshold.item():.4g}" if self.threshold.numel() == 1 else f"[{self.threshold.numel()}]"
+        return (
+            f"beta={beta}, threshold={threshold}, reset={self.reset}, detach_reset={self.detach_reset}, "
+            f"surrogate={self.surrogate}, slope={self.slope:g}, batch_first={self.batch_first}"
+        )
+
+
+class LIFLinear(nn.Module):
+    """A fully connected layer of LIF neurons: ``z = x W^T + bias``, then the LIF recursion over all time steps.
+
+    The weight has nn.Linear's shape (out, in) and is stored input-major, with strides (1, out): the event-driven product
+    reads one contiguous row per spike. For its backward a layer keeps v, 4 bytes a neuron-step, and its input as bits,
+    1/8 byte an input-step; a real-valued dense input is kept as it is.
+
+    Args:
+        in_features, out_features: number of inputs and of neurons, >= 1.
+        bias: add a learnable bias to z.
+        leak, beta, tau, threshold, reset, detach_reset, surrogate, slope, learn_beta, learn_threshold, batch_first: as in
+            :class:`LIF`.
+        dtype: of weight, bias, dense input and spikes: fp32, bf16, fp16 or fp64. v and state are fp32 (fp64 for fp64).
+
+    Raises:
+        TypeError, ValueError: as :class:`LIF`; also sizes below 1.
+
+    Example:
+        >>> import torch, spikefuse
+        >>> layer = spikefuse.LIFLinear(784, 196, leak=0.1)
+        >>> spikes, state = layer((torch.rand(15, 8, 784) < 0.1).float())
+        >>> spikes.sum().backward()
+        >>> layer.weight.grad.shape, layer.weight.stride()
+        (torch.Size([196, 784]), (1, 196))
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        *,
+        leak: float | Tensor | None = None,
+        beta: float | Tensor | None = None,
+        tau: float | Tensor | None = None,
+        threshold: float | Tensor = 1.0,
+        reset: str = "zero",
+        detach_reset: bool = True,
+        surrogate: str = "sigmoid",
+        slope: float = 1.0,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if size < 1:
+                raise ValueError(f"LIFLinear: expected {name} >= 1, got {size}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = nn.Parameter(torch.empty(in_features, out_features, device=device, dtype=dtype).t())
+        self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
+        self.lif = LIF(
+            leak=leak,
+            beta=beta,
+            tau=tau,
+            threshold=threshold,
+            reset=reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+            slope=slope,
+            learn_beta=learn_beta,
+            learn_threshold=learn_threshold,
+            batch_first=batch_first,
+            device=device,
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """nn.Linear's initialisation: weights and bias uniform in +-1 / sqrt(in_features)."""
+        bound = 1 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def _current(self, x: Tensor | PackedSpikes) -> Tensor:
+        shape = f"[{'B, T' if self.lif.batch_first else 'T, B'}, {self.in_features}]"
+        if not isinstance(x, (Tensor, PackedSpikes)):
+            raise TypeError(f"LIFLinear: expected x as a tensor or PackedSpikes, got {type(x).__name__}")
+        if len(x.shape) != 3 or x.shape[2] != self.in_features:
+            raise ValueError(f"LIFLinear: expected x of shape {shape}, got {list(x.shape)}")
+        return functional.spike_linear(x, self.weight, self.bias)
+
+    def forward(
+        self, x: Tensor | PackedSpikes, state: Tensor | None = None, *, return_vmem: bool = False
+    ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        """Spikes and state of input spikes, or of real-valued inputs.
+
+        Args:
+            x: ``[T, B, in]`` (``[B, T, in]`` with batch_first), dense or packed.
+            state: ``[B, out]`` from the call before, or None for zeros.
+            return_vmem: also return v before the reset, ``[T, B, out]`` fp32.
+
+        Returns:
+            ``spikes, state`` or ``spikes, state, v``.
+
+        Raises:
+            TypeError, ValueError: an input of another shape, dtype or device; the message says which.
+        """
+        out: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor] = self.lif(
+            self._current(x), state, return_vmem=return_vmem
+        )
+        return out
+
+    def masked_loss(
+        self, x: Tensor | PackedSpikes, target: PackedSpikes | Tensor, state: Tensor | None = None
+    ) -> MaskedLossOutput:
+        """The masked membrane-potential loss of this layer as the output layer (eqs 5-8).
+
+        Args:
+            x: as in ``forward``.
+            target: target spikes, ``[T, B, out]`` (``[B, T, out]`` with batch_first), packed or dense.
+            state: as in ``forward``.
+
+        Raises:
+            TypeError, ValueError: as ``forward``; also a target that does not fit.
+        """
+        return self.lif.masked_loss(self._current(x), target, state)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

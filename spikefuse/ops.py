@@ -1,0 +1,264 @@
+"""The compiled ops, typed, and their fake kernels for torch.compile and export.
+
+Raw ops have no autograd formula and check little: use ``spikefuse.functional``. Shapes and meanings stand beside the
+prototypes in ``csrc/ops.h``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, cast
+
+import torch
+from torch import Tensor
+
+from spikefuse._load import load
+
+load()
+
+SPIKE_DTYPES: Final = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.float64,
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int32,
+    torch.int64,
+)
+"""Element types that spikes can be packed from and unpacked to."""
+
+IO_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Element types of a layer's input and output."""
+
+_ops = torch.ops.spikefuse
+
+
+def check_backend(tensor: Tensor, op: str) -> None:
+    """Says in plain words that an op has no kernel for a device, before the dispatcher does at length.
+
+    Raises:
+        NotImplementedError: this build has no kernel of ``op`` for the device of ``tensor``.
+    """
+    key = tensor.device.type.upper()
+    if key in ("CPU", "META") or torch._C._dispatch_has_kernel_for_dispatch_key(f"spikefuse::{op}", key):
+        return
+    raise NotImplementedError(
+        f"spikefuse: {op} has no kernel for {tensor.device.type!r} in this build (see `spikefuse doctor`); "
+        "move the tensors to the CPU"
+    )
+
+
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of membrane potentials and their gradients for an I/O type: fp32, or fp64 for fp64.
+
+    >>> accumulate_dtype(torch.bfloat16)
+    torch.float32
+    """
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def cpu_instruction_set() -> str:
+    """The instruction set that the CPU kernels run with: "avx512", "avx2" or "default"."""
+    return cast(str, _ops.cpu_instruction_set())
+
+
+def lif_forward(
+    z: Tensor, state: Tensor | None, decay: Tensor, threshold: Tensor, target: Tensor | None, reset: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """All T steps of a LIF layer: spikes, v, state, loss, open errors."""
+    return cast(
+        "tuple[Tensor, Tensor, Tensor, Tensor, Tensor]", _ops.lif_forward(z, state, decay, threshold, target, reset)
+    )
+
+
+@torch.library.register_fake("spikefuse::lif_forward")
+def _(
+    z: Tensor, state: Tensor | None, decay: Tensor, threshold: Tensor, target: Tensor | None, reset: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    acc = accumulate_dtype(z.dtype)
+    return (
+        z.new_empty(z.shape),
+        z.new_empty(z.shape, dtype=acc),
+        z.new_empty(z.shape[1:], dtype=acc),
+        z.new_empty((), dtype=acc),
+        z.new_empty((), dtype=torch.int64),
+    )
+
+
+def lif_backward(
+    grad_spikes: Tensor | None,
+    grad_v: Tensor | None,
+    grad_state: Tensor | None,
+    grad_loss: Tensor | None,
+    v: Tensor,
+    state: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    target: Tensor | None,
+    dtype: torch.dtype,
+    reset: int,
+    detach_reset: bool,
+    surrogate: int,
+    slope: float,
+    parameter_gradients: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The reverse scan: gradients of z, of the initial state, and per sample of decay and threshold."""
+    return cast(
+        "tuple[Tensor, Tensor, Tensor, Tensor]",
+        _ops.lif_backward(
+            grad_spikes,
+            grad_v,
+            grad_state,
+            grad_loss,
+            v,
+            state,
+            decay,
+            threshold,
+            target,
+            dtype,
+            reset,
+            detach_reset,
+            surrogate,
+            slope,
+            parameter_gradients,
+        ),
+    )
+
+
+@torch.library.register_fake("spikefuse::lif_backward")
+def _(
+    grad_spikes: Tensor | None,
+    grad_v: Tensor | None,
+    grad_state: Tensor | None,
+    grad_loss: Tensor | None,
+    v: Tensor,
+    state: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    target: Tensor | None,
+    dtype: torch.dtype,
+    reset: int,
+    detach_reset: bool,
+    surrogate: int,
+    slope: float,
+    parameter_gradients: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    acc = accumulate_dtype(dtype)
+    _, samples, neurons = v.shape
+    per_sample = (samples if parameter_gradients else 0, neurons)
+    return (
+        v.new_empty(v.shape, dtype=dtype),
+        v.new_empty((samples, neurons), dtype=acc),
+        v.new_empty(per_sample, dtype=acc),
+        v.new_empty(per_sample, dtype=acc),
+    )
+
+
+def pack_spikes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Words ``[R, W]`` of ``x [R, N]``, its number of spikes, and of elements that are neither 0 nor 1."""
+    return cast("tuple[Tensor, Tensor, Tensor]", _ops.pack_spikes(x))
+
+
+@torch.library.register_fake("spikefuse::pack_spikes")
+def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows, neurons = x.shape
+    words = x.new_empty((rows, (neurons + 31) // 32), dtype=torch.int32)
+    return words, x.new_empty((), dtype=torch.int64), x.new_empty((), dtype=torch.int64)
+
+
+def unpack_spikes(words: Tensor, neurons: int, dtype: torch.dtype) -> Tensor:
+    """The dense ``[R, N]`` of words ``[R, W]``."""
+    return cast(Tensor, _ops.unpack_spikes(words, neurons, dtype))
+
+
+@torch.library.register_fake("spikefuse::unpack_spikes")
+def _(words: Tensor, neurons: int, dtype: torch.dtype) -> Tensor:
+    return words.new_empty((words.shape[0], neurons), dtype=dtype)
+
+
+def poisson_encode(rates: Tensor, steps: int, seed: int, offset: int) -> Tensor:
+    """Words ``[T, B, W]`` of Poisson spikes at ``rates [B, N]``."""
+    return cast(Tensor, _ops.poisson_encode(rates, steps, seed, offset))
+
+
+@torch.library.register_fake("spikefuse::poisson_encode")
+def _(rates: Tensor, steps: int, seed: int, offset: int) -> Tensor:
+    samples, neurons = rates.shape
+    return rates.new_empty((steps, samples, (neurons + 31) // 32), dtype=torch.int32)
+
+
+def spike_matmul(words: Tensor, weight: Tensor) -> Tensor:
+    """``X W``: words ``[R, W]`` of X ``[R, N]`` times ``weight [N, M]``."""
+    return cast(Tensor, _ops.spike_matmul(words, weight))
+
+
+@torch.library.register_fake("spikefuse::spike_matmul")
+def _(words: Tensor, weight: Tensor) -> Tensor:
+    return weight.new_empty((words.shape[0], weight.shape[1]))
+
+
+def spike_matmul_transposed(words: Tensor, grad: Tensor, neurons: int) -> Tensor:
+    """``X^T g``: words ``[R, W]`` of X ``[R, N]``, transposed, times ``grad [R, M]``."""
+    return cast(Tensor, _ops.spike_matmul_transposed(words, grad, neurons))
+
+
+@torch.library.register_fake("spikefuse::spike_matmul_transposed")
+def _(words: Tensor, grad: Tensor, neurons: int) -> Tensor:
+    return grad.new_empty((neurons, grad.shape[1]))
+
+
+def online_step_(
+    input: Tensor,
+    target: Tensor,
+    weights: Sequence[Tensor],
+    decay: float,
+    threshold: float,
+    trace: int,
+    trace_divisor: float,
+    v_clamp: bool,
+    surrogate: int,
+    slope: float,
+    optimizer: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One batch of online learning, weights changed in place: summed loss, open errors, spike counts."""
+    return cast(
+        "tuple[Tensor, Tensor, Tensor]",
+        _ops.online_step_(
+            input,
+            target,
+            weights,
+            decay,
+            threshold,
+            trace,
+            trace_divisor,
+            v_clamp,
+            surrogate,
+            slope,
+            optimizer,
+            lr,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            decoupled,
+        ),
+    )
+
+
+@torch.library.register_fake("spikefuse::online_step_")
+def _(
+    input: Tensor, target: Tensor, weights: Sequence[Tensor], *settings: float | int | bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        input.new_empty((), dtype=torch.float64),
+        input.new_empty((), dtype=torch.int64),
+        input.new_empty((input.shape[1], sum(w.shape[0] for w in weights)), dtype=torch.int32),
+    )
