@@ -2,6 +2,7 @@
 // each of them takes the instruction set of the kernel that calls it.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #if defined(__CUDACC__)
@@ -14,7 +15,7 @@ namespace spikefuse {
 
 // One rounding instead of two, on every backend: the CPU code is built with -ffp-contract=off, so a product and a sum
 // are fused where, and only where, this is called.
-SF_HD float fused_multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-SF_HD double fused_multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
+SF_HD float fused_multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+SF_HD double fused_multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
 }  // namespace spikefuse

@@ -2,7 +2,6 @@
 // float and for infinities, and return NaN for NaN.
 #pragma once
 
-#include <cmath>
 #include <cstring>
 
 #include "macros.h"
@@ -38,7 +37,7 @@ SF_HD float exp_nonpositive(float x) {
   std::memcpy(&power, &bits, sizeof power);
   return x < -87.0f ? 0.0f : p * power;
 }
-SF_HD double exp_nonpositive(double x) { return std::exp(x); }
+SF_HD double exp_nonpositive(double x) { return exp(x); }
 
 template <class acc_t>
 SF_HD acc_t absolute(acc_t x) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class LIF(nn.Module):
         learn_beta: make the decay a parameter, ``beta``, clamped to [0, 1] where it is used.
         learn_threshold: make the threshold a parameter.
         batch_first: take and return ``[B, T, N]`` instead of ``[T, B, N]``.
+        dtype: of a learned decay or threshold: float64, else float32 is used. Casting the module to a half type leaves
+            both in float32, as the membrane is: a beta of 0.999 is no bf16 number.
 
     Raises:
         TypeError: not exactly one of leak, beta and tau.
@@ -39,8 +42,8 @@ class LIF(nn.Module):
         (torch.Size([15, 4, 10]), torch.Size([4, 10]))
     """
 
-    beta: Tensor
-    threshold: Tensor
+    beta: float | Tensor
+    threshold: float | Tensor
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class LIF(nn.Module):
         learn_threshold: bool = False,
         batch_first: bool = False,
         device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         # One call on an empty input checks the names and numbers with the messages of the call itself.
@@ -69,8 +73,8 @@ class LIF(nn.Module):
             slope=slope,
         )
         decay = functional.decay_factor(leak, beta, tau)
-        self._set_neuron_parameter("beta", decay, learn_beta, device)
-        self._set_neuron_parameter("threshold", threshold, learn_threshold, device)
+        self._set_neuron_parameter("beta", decay, learn_beta, device, dtype)
+        self._set_neuron_parameter("threshold", threshold, learn_threshold, device, dtype)
         self.reset = reset
         self.detach_reset = detach_reset
         self.surrogate = surrogate
@@ -79,18 +83,34 @@ class LIF(nn.Module):
         self.batch_first = batch_first
 
     def _set_neuron_parameter(
-        self, name: str, value: float | Tensor, learn: bool, device: torch.device | str | None
+        self,
+        name: str,
+        value: float | Tensor,
+        learn: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
     ) -> None:
-        # fp32 at the least, whatever the layer's dtype: the membrane is fp32, and a beta of 0.999 is not a bf16 number.
-        dtype = torch.float64 if isinstance(value, Tensor) and value.dtype == torch.float64 else torch.float32
-        tensor = torch.as_tensor(value, dtype=dtype, device=device).detach().clone()
+        """A plain number stays one; a tensor becomes a buffer; what is learned becomes a parameter."""
+        if not learn and not isinstance(value, Tensor):
+            setattr(self, name, float(value))
+            return
+        wide = dtype == torch.float64 or (isinstance(value, Tensor) and value.dtype == torch.float64)
+        tensor = torch.as_tensor(value, dtype=torch.float64 if wide else torch.float32, device=device).detach().clone()
         if learn:
             self.register_parameter(name, nn.Parameter(tensor))
         else:
             self.register_buffer(name, tensor)
 
-    def _decay(self) -> Tensor:
-        return self.beta.clamp(0, 1) if self.learn_beta else self.beta
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LIF:
+        def keep_precision(tensor: Tensor) -> Tensor:
+            applied = fn(tensor)
+            return tensor.to(applied.device) if applied.dtype in (torch.float16, torch.bfloat16) else applied
+
+        super()._apply(keep_precision, recurse)
+        return self
+
+    def _decay(self) -> float | Tensor:
+        return self.beta.clamp(0, 1) if self.learn_beta and isinstance(self.beta, Tensor) else self.beta
 
     def forward(
         self, z: Tensor, state: Tensor | None = None, *, return_vmem: bool = False
@@ -159,12 +179,17 @@ class LIF(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings that differ between layers."""
-        beta = f"{self.beta.item():.4g}" if self.beta.numel() == 1 else f"[{self.beta.numel()}]"
-        threshold = f"{self.threshold.item():.4g}" if self.threshold.numel() == 1 else f"[{self.threshold.numel()}]"
         return (
-            f"beta={beta}, threshold={threshold}, reset={self.reset}, detach_reset={self.detach_reset}, "
-            f"surrogate={self.surrogate}, slope={self.slope:g}, batch_first={self.batch_first}"
+            f"beta={_describe(self.beta)}, threshold={_describe(self.threshold)}, reset={self.reset}, "
+            f"detach_reset={self.detach_reset}, surrogate={self.surrogate}, slope={self.slope:g}, "
+            f"batch_first={self.batch_first}"
         )
+
+
+def _describe(value: float | Tensor) -> str:
+    if isinstance(value, Tensor) and value.numel() != 1:
+        return f"[{value.numel()}]"
+    return f"{float(value):.4g}"
 
 
 class LIFLinear(nn.Module):
@@ -234,6 +259,7 @@ class LIFLinear(nn.Module):
             learn_threshold=learn_threshold,
             batch_first=batch_first,
             device=device,
+            dtype=dtype,
         )
         self.reset_parameters()
 

@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "../checks.h"
+#include "../dispatch.h"
 #include "isa.h"
 
 namespace spikefuse::cpu {
@@ -87,21 +88,6 @@ void run_backward(const LifBackward<acc_t, io_t>& p) {
       SF_DISPATCH_ISA(lif_backward_tile(p, b, first, std::min(isa_generic::kTile, p.N - first)));
     }
   });
-}
-
-// Calls body(acc_t{}, io_t{}) with the C++ types of `dtype`.
-template <class F>
-void with_io_type(ScalarType dtype, const F& body) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return body(float{}, float{});
-    case ScalarType::Double:
-      return body(double{}, double{});
-    case ScalarType::BFloat16:
-      return body(float{}, torch::headeronly::BFloat16{});
-    default:
-      return body(float{}, torch::headeronly::Half{});
-  }
 }
 
 // Neurons adjacent in memory; time and sample may have any stride, 0 included.

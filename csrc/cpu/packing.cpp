@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "../checks.h"
+#include "../dispatch.h"
 #include "../philox.h"
 #include "isa.h"
 
@@ -21,33 +22,6 @@ namespace spikefuse::cpu {
 
 // Rows for one thread at the least.
 static int64_t row_grain(int64_t neurons) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(neurons, 1)); }
-
-// Calls body(value) with a value of the C++ type of `dtype`.
-template <class F>
-void with_element_type(ScalarType dtype, const F& body) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return body(float{});
-    case ScalarType::Double:
-      return body(double{});
-    case ScalarType::BFloat16:
-      return body(torch::headeronly::BFloat16{});
-    case ScalarType::Half:
-      return body(torch::headeronly::Half{});
-    case ScalarType::Bool:
-      return body(bool{});
-    case ScalarType::Byte:
-      return body(uint8_t{});
-    case ScalarType::Char:
-      return body(int8_t{});
-    case ScalarType::Int:
-      return body(int32_t{});
-    case ScalarType::Long:
-      return body(int64_t{});
-    default:
-      STD_TORCH_CHECK(false, "spikefuse: spikes of dtype ", torch::headeronly::toString(dtype), " are not supported");
-  }
-}
 
 std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
   check_dims(x, "x", 2);

@@ -1,0 +1,69 @@
+// Packing spikes to bits, unpacking them, and Poisson encoding straight to bits, on CUDA.
+#include "packing.cuh"
+
+#include "../checks.h"
+#include "../dispatch.h"
+#include "launch.h"
+
+namespace spikefuse::cuda {
+
+std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
+  check_dims(x, "x", 2);
+  const OnDevice device(x);
+  const int64_t R = x.size(0), N = x.size(1), W = words_for(N);
+  Tensor words = torch::stable::new_empty(x, {R, W}, ScalarType::Int);
+  Tensor counts = torch::stable::new_zeros(x, {2}, ScalarType::Long);
+  if (R * W > 0) {
+    with_element_type(x.scalar_type(), [&](auto zero) {
+      using io_t = decltype(zero);
+      pack_kernel<io_t><<<grid_for(R * W * 32, kThreads), kThreads, 0, device.stream()>>>(
+          x.const_data_ptr<io_t>(), x.stride(0), x.stride(1), R, N, mutable_words_data(words),
+          reinterpret_cast<unsigned long long*>(counts.mutable_data_ptr<int64_t>()));
+    });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+  // Two scalars of their own: outputs of an op must not alias each other.
+  return {words, torch::stable::clone(torch::stable::select(counts, 0, 0)),
+          torch::stable::clone(torch::stable::select(counts, 0, 1))};
+}
+
+Tensor unpack_spikes(Tensor words, int64_t neurons, ScalarType dtype) {
+  check_dims(words, "words", 2);
+  check_dtype(words, "words", ScalarType::Int);
+  STD_TORCH_CHECK(neurons >= 0, "spikefuse: expected neurons >= 0, got ", neurons);
+  const OnDevice device(words);
+  const int64_t R = words.size(0);
+  check_shape(words, "words", {R, words_for(neurons)});
+  Tensor x = torch::stable::new_empty(words, {R, neurons}, dtype);
+  const Tensor rows = torch::stable::contiguous(words);
+  if (R * neurons > 0) {
+    with_element_type(dtype, [&](auto zero) {
+      using io_t = decltype(zero);
+      unpack_kernel<io_t><<<grid_for(R * neurons, kThreads), kThreads, 0, device.stream()>>>(
+          words_data(rows), R, neurons, x.mutable_data_ptr<io_t>());
+    });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+  return x;
+}
+
+Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset) {
+  check_dims(rates, "rates", 2);
+  STD_TORCH_CHECK(steps >= 0 && steps < (int64_t(1) << 32), "spikefuse: expected 0 <= steps < 2^32, got ", steps);
+  STD_TORCH_CHECK(offset >= 0 && offset < (int64_t(1) << 32), "spikefuse: expected 0 <= offset < 2^32, got ", offset);
+  const OnDevice device(rates);
+  const int64_t B = rates.size(0), N = rates.size(1), W = words_for(N);
+  Tensor words = torch::stable::new_empty(rates, {steps, B, W}, ScalarType::Int);
+  const Tensor rows = torch::stable::contiguous(rates);
+  if (steps * B * W > 0) {
+    with_element_type(rates.scalar_type(), [&](auto zero) {
+      using io_t = decltype(zero);
+      poisson_kernel<io_t><<<grid_for(steps * B * W, kThreads), kThreads, 0, device.stream()>>>(
+          rows.const_data_ptr<io_t>(), steps, B, N, uint64_t(seed), uint32_t(offset), mutable_words_data(words));
+    });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+  return words;
+}
+
+}  // namespace spikefuse::cuda

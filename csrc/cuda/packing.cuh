@@ -1,0 +1,62 @@
+// Kernels for packing, unpacking and Poisson encoding: raw pointers and sizes, no torch.
+#pragma once
+
+#include "../packing.h"
+#include "../philox.h"
+
+namespace spikefuse::cuda {
+
+// A warp makes a word: lane i looks at neuron 32 w + i. counts[0] gets the spikes, counts[1] the elements that are neither
+// 0 nor 1: sums of integers, the same in any order.
+template <class io_t>
+__global__ void pack_kernel(const io_t* x, int64_t stride_r, int64_t stride_n, int64_t R, int64_t N, uint32_t* words,
+                            unsigned long long* counts) {
+  const int64_t W = words_for(N), total = R * W;
+  const int lane = threadIdx.x % 32;
+  const int64_t warps = int64_t(gridDim.x) * blockDim.x / 32;
+  unsigned long long spikes = 0, odd = 0;
+  for (int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32; i < total; i += warps) {
+    const int64_t r = i / W, n = i % W * kWordBits + lane;
+    double value = 0;
+    if (n < N) value = static_cast<double>(x[r * stride_r + n * stride_n]);
+    const uint32_t word = __ballot_sync(0xffffffffu, value != 0);
+    const uint32_t bad = __ballot_sync(0xffffffffu, value != 0 && value != 1);
+    if (lane == 0) {
+      words[i] = word;
+      spikes += __popc(word);
+      odd += __popc(bad);
+    }
+  }
+  if (lane == 0 && spikes) atomicAdd(counts, spikes);
+  if (lane == 0 && odd) atomicAdd(counts + 1, odd);
+}
+
+template <class io_t>
+__global__ void unpack_kernel(const uint32_t* words, int64_t R, int64_t N, io_t* x) {
+  const int64_t W = words_for(N), total = R * N, step = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step)
+    x[i] = static_cast<io_t>(spike_at(words + i / N * W, i % N) ? 1.0f : 0.0f);
+}
+
+// A thread makes a word: eight draws of four inputs each.
+template <class io_t>
+__global__ void poisson_kernel(const io_t* rates, int64_t T, int64_t B, int64_t N, uint64_t seed, uint32_t offset,
+                               uint32_t* words) {
+  const int64_t W = words_for(N), total = T * B * W, step = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
+    const int64_t w = i % W, b = i / W % B, t = i / W / B;
+    uint32_t word = 0;
+    for (int q = 0; q < 8; ++q) {
+      const int64_t first = w * kWordBits + 4 * q;
+      if (first >= N) break;
+      const PhiloxResult draws = poisson_draws(uint32_t(first / 4), uint32_t(b), uint32_t(t), seed, offset);
+      for (int j = 0; j < 4 && first + j < N; ++j) {
+        const uint64_t threshold = poisson_threshold(static_cast<double>(rates[b * N + first + j]));
+        word |= uint32_t(draws.x[j] < threshold) << (4 * q + j);
+      }
+    }
+    words[i] = word;
+  }
+}
+
+}  // namespace spikefuse::cuda

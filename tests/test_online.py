@@ -1,0 +1,400 @@
+"""The online rule: its equations against each other, and the compiled op against the reference."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from spikefuse import LIFLinear, OnlineRule, PackedSpikes, online, reference
+
+SIZES = [(40, 30, 40), (33, 17), (50, 37, 21, 18), (1, 1), (65, 130, 3)]
+
+
+def make_problem(
+    sizes: tuple[int, ...], steps: int, samples: int, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Weights that let all layers spike now and then, and random input and target spikes."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = zip(sizes, sizes[1:], strict=False)
+    weights = [(torch.rand(o, i, generator=generator, dtype=dtype) - 0.35) * 2 * i**-0.5 for i, o in pairs]
+    inputs = (torch.rand(steps, samples, sizes[0], generator=generator) < 0.4).float()
+    targets = (torch.rand(steps, samples, sizes[-1], generator=generator) < 0.3).float()
+    return weights, inputs, targets
+
+
+class TestEquations:
+    """PAPER section 3: one gradient, four ways to compute it."""
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.integers(1, 12),
+        st.integers(1, 4),
+        st.integers(1, 9),
+        st.integers(1, 7),
+        st.floats(0, 1),
+        st.integers(0, 2**31),
+    )
+    def test_trace_window_difference_and_reverse_scan_agree(
+        self, steps: int, samples: int, fan_in: int, neurons: int, leak: float, seed: int
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        decay = 1 - leak
+        x = (torch.rand(steps, samples, fan_in, generator=generator) < 0.5).double()
+        spikes = (torch.rand(steps, samples, neurons, generator=generator) < 0.3).double()
+        delta = torch.randn(steps, samples, neurons, generator=generator, dtype=torch.float64)
+
+        e = torch.zeros(samples, neurons, fan_in, dtype=torch.float64)
+        q = torch.zeros(samples, fan_in, dtype=torch.float64)
+        q_at_spike = torch.zeros(samples, neurons, fan_in, dtype=torch.float64)
+        last = torch.full((samples, neurons), -1)
+        trace_form = torch.zeros(neurons, fan_in, dtype=torch.float64)
+        window_form, difference_form = trace_form.clone(), trace_form.clone()
+        for t in range(steps):
+            e = decay * e + x[t][:, None, :]  # eqs 10, 16
+            trace_form += torch.einsum("bm,bmn->mn", delta[t], e)  # eqs 11, 17
+            for past in range(t + 1):
+                inside = (past > last).double()
+                window_form += decay ** (t - past) * torch.einsum("bm,bn->mn", delta[t] * inside, x[past])
+            q = decay * q + x[t]
+            since = torch.where(last >= 0, decay ** (t - last).double(), torch.zeros(()).double())
+            difference = q[:, None, :] - since[:, :, None] * q_at_spike
+            difference_form += torch.einsum("bm,bmn->mn", delta[t], difference)
+            e = e * (1 - spikes[t])[:, :, None]
+            q_at_spike = torch.where(spikes[t][:, :, None] > 0, q[:, None, :], q_at_spike)
+            last = torch.where(spikes[t] > 0, t, last)
+
+        g = torch.zeros(samples, neurons, dtype=torch.float64)
+        reverse_scan = torch.zeros_like(trace_form)
+        for t in reversed(range(steps)):
+            g = delta[t] + decay * (1 - spikes[t]) * g
+            reverse_scan += torch.einsum("bm,bn->mn", g, x[t])
+
+        scale = max(1.0, float(trace_form.abs().max()))
+        for other in (window_form, difference_form, reverse_scan):
+            assert float((other - trace_form).abs().max()) <= 1e-12 * scale
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**31))
+    def test_one_layer_held_weights_equals_autograd_of_lif_linear(
+        self, steps: int, samples: int, fan_in: int, neurons: int, seed: int
+    ) -> None:
+        (weight,), x, y = make_problem((fan_in, neurons), steps, samples, seed=seed)
+        layer = LIFLinear(fan_in, neurons, leak=0.1, dtype=torch.float64)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+        layer.masked_loss(PackedSpikes.pack(x), y).loss.backward()
+        total = torch.zeros_like(weight)
+
+        def add(_: int, gradients: list[Tensor], __: list[Tensor]) -> None:
+            total.add_(gradients[0] * samples)
+
+        held = OnlineRule(trace="gated", optimizer="sgd", lr=0.0)
+        reference.online_step([weight], x, y, held, "materialised", on_step=add)
+        assert layer.weight.grad is not None
+        torch.testing.assert_close(layer.weight.grad, total, rtol=1e-12, atol=1e-12)
+
+    def test_hidden_layer_differs_from_autograd_as_documented(self) -> None:
+        weights, x, y = make_problem((20, 15, 20), 8, 3)
+        layers = [LIFLinear(w.shape[1], w.shape[0], leak=0.1, dtype=torch.float64) for w in weights]
+        with torch.no_grad():
+            for layer, weight in zip(layers, weights, strict=True):
+                layer.weight.copy_(weight)
+        layers[1].masked_loss(layers[0](x.double())[0], y).loss.backward()
+        totals = [torch.zeros_like(w) for w in weights]
+
+        def add(_: int, gradients: list[Tensor], __: list[Tensor]) -> None:
+            for total, gradient in zip(totals, gradients, strict=True):
+                total.add_(gradient * 3)
+
+        held = OnlineRule(trace="gated", optimizer="sgd", lr=0.0)
+        reference.online_step(weights, x, y, held, on_step=add)
+        assert layers[0].weight.grad is not None and layers[1].weight.grad is not None
+        torch.testing.assert_close(layers[1].weight.grad, totals[1], rtol=1e-12, atol=1e-12)
+        assert float((layers[0].weight.grad - totals[0]).abs().max()) > 1e-3
+
+
+class TestParity:
+    """The op against the reference in float64: the order of sums is the only difference."""
+
+    @pytest.mark.parametrize("steps", [1, 6, 20, 35, 70])
+    @pytest.mark.parametrize("sizes", SIZES)
+    @pytest.mark.parametrize("trace", ["shared", "gated"])
+    @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+    def test_float64(self, sizes: tuple[int, ...], trace: str, optimizer: str, steps: int) -> None:
+        weights, x, y = make_problem(sizes, steps, 5)
+        rule = OnlineRule(trace=trace, optimizer=optimizer, lr=1e-3 if optimizer == "adam" else 0.1)
+        expected, loss, counts, zeros = reference.online_step(weights, x, y, rule)
+        stats = online.online_step_(weights, x, y, rule)
+        for ours, theirs in zip(weights, expected, strict=True):
+            # Adam divides a gradient by its own size, which turns 1e-16 of a sum into about 1e-12 of a weight.
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+        assert [c.tolist() for c in stats.spike_counts] == [c.tolist() for c in counts]
+        assert math.isclose(stats.loss, loss, rel_tol=1e-10)
+        assert math.isclose(stats.error_zeros, zeros, abs_tol=1e-12)
+        spikes = [float(c.sum()) / (5 * steps * c.shape[1]) for c in counts]
+        assert stats.firing_rates == pytest.approx(spikes)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"leak": 0.0},
+            {"leak": 1.0},
+            {"threshold": 0.6},
+            {"trace_divisor": 7.0},
+            {"v_clamp": False},
+            {"v_clamp": True, "trace": "gated"},
+            {"surrogate": "atan", "slope": 2.0},
+            {"surrogate": "fast_sigmoid", "slope": 5.0},
+            {"surrogate": "triangle", "slope": 0.7},
+            {"slope": 3.0},
+            {"betas": (0.5, 0.9)},
+            {"betas": (0.0, 0.0)},
+            {"eps": 1e-3},
+            {"lr": 1e-2},
+            {"weight_decay": 0.3},
+            {"weight_decay": 0.3, "weight_decay_mode": "l2"},
+            {"weight_decay": 0.3, "optimizer": "sgd"},
+            {"weight_decay": 0.3, "weight_decay_mode": "l2", "optimizer": "sgd"},
+        ],
+        ids=str,
+    )
+    def test_every_setting_reaches_the_kernel(self, change: dict[str, object]) -> None:
+        weights, x, y = make_problem((40, 30, 40), 12, 4)
+        base = {"lr": 1e-3, "trace": change.get("trace", "shared"), "optimizer": change.get("optimizer", "adam")}
+        plain = reference.online_step(weights, x, y, OnlineRule(**base))[0]
+        rule = OnlineRule(**{**base, **change})
+        expected = reference.online_step(weights, x, y, rule)[0]
+        online.online_step_(weights, x, y, rule)
+        for ours, theirs in zip(weights, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+        assert any(float((a - b).abs().max()) > 1e-6 for a, b in zip(expected, plain, strict=True))
+
+    @pytest.mark.parametrize("trace", ["shared", "gated"])
+    def test_materialised_trace_equals_window(self, trace: str) -> None:
+        weights, x, y = make_problem((24, 18, 24), 10, 3)
+        rule = OnlineRule(trace=trace)
+        window = reference.online_step(weights, x, y, rule, "window")[0]
+        materialised = reference.online_step(weights, x, y, rule, "materialised")[0]
+        for a, b in zip(window, materialised, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+    @pytest.mark.parametrize("trace", ["shared", "gated"])
+    @pytest.mark.parametrize("steps", [15, 30, 60, 70])
+    def test_float32_stays_with_float64(self, trace: str, steps: int) -> None:
+        """One fp32 rounding may tip a neuron over the threshold; without such a flip the weights agree to 1e-5."""
+        weights, x, y = make_problem((60, 48, 60), steps, 6, torch.float32, seed=3)
+        doubles = [w.double() for w in weights]
+        # the decay as fp32 holds it, so that both compute with the same number
+        rule = OnlineRule(trace=trace, leak=0.125, eps=1e-4)
+        stats32 = online.online_step_(weights, x, y, rule)
+        stats64 = online.online_step_(doubles, x, y, rule)
+        assert [c.tolist() for c in stats32.spike_counts] == [c.tolist() for c in stats64.spike_counts]
+        for single, double in zip(weights, doubles, strict=True):
+            torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-5 * float(double.abs().max()))
+
+
+class TestLayoutThreadsAndState:
+    """Nothing but the problem decides the result."""
+
+    def test_input_major_output_major_and_strided_weights(self) -> None:
+        weights, x, y = make_problem((40, 30, 20), 9, 4, torch.float32)
+        rule = OnlineRule(trace="gated")
+        results = []
+        for layout in (
+            lambda w: w.clone(),
+            lambda w: w.t().contiguous().t(),
+            lambda w: torch.zeros(2 * w.shape[0], 3 * w.shape[1])[::2, 1::3].copy_(w),
+        ):
+            copies = [layout(w) for w in weights]
+            online.online_step_(copies, x, y, rule)
+            results.append(copies)
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+    @pytest.mark.parametrize("trace", ["shared", "gated"])
+    def test_bitwise_same_for_any_thread_count(self, trace: str) -> None:
+        weights, x, y = make_problem((130, 70, 90), 12, 7, torch.float32)
+        before = torch.get_num_threads()
+        results = []
+        try:
+            for threads in (1, 2, 3, 8):
+                torch.set_num_threads(threads)
+                copies = [w.clone() for w in weights]
+                stats = online.online_step_(copies, x, y, OnlineRule(trace=trace))
+                results.append((copies, stats.loss))
+        finally:
+            torch.set_num_threads(before)
+        for copies, loss in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0][0], copies, strict=True))
+            assert loss == results[0][1]
+
+    @pytest.mark.parametrize("trace", ["shared", "gated"])
+    def test_bitwise_same_for_any_instruction_set(self, trace: str, tmp_path) -> None:
+        script = (
+            "import sys, torch\n"
+            "from spikefuse import OnlineRule, online\n"
+            "g = torch.Generator().manual_seed(0)\n"
+            "w = [(torch.rand(o, i, generator=g) - 0.35) * 0.3 for i, o in ((50, 37), (37, 50))]\n"
+            "x = (torch.rand(15, 6, 50, generator=g) < 0.4).float()\n"
+            f"online.online_step_(w, x, x, OnlineRule(trace={trace!r}))\n"
+            "torch.save(w, sys.argv[1])\n"
+        )
+        results = []
+        for name in ("default", "avx2", "avx512"):
+            path = tmp_path / name
+            done = subprocess.run(
+                [sys.executable, "-c", script, str(path)],
+                env={"SPIKEFUSE_ISA": name, "PATH": "", "PYTHONPATH": ":".join(sys.path)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if "this processor has no" in done.stderr:
+                continue
+            assert done.returncode == 0, done.stderr
+            results.append(torch.load(path))
+        assert results
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+    def test_packed_dense_and_transposed_inputs_agree(self) -> None:
+        weights, x, y = make_problem((40, 20), 6, 4, torch.float32)
+        results = []
+        for inputs, targets in (
+            (x, y),
+            (PackedSpikes.pack(x), PackedSpikes.pack(y)),
+            (x.transpose(0, 1).contiguous().transpose(0, 1), y.bool()),
+            (PackedSpikes.pack(x.transpose(0, 1)).transpose(0, 1), PackedSpikes.pack(y)),
+        ):
+            copies = [w.clone() for w in weights]
+            online.online_step_(copies, inputs, targets, OnlineRule())
+            results.append(copies[0])
+        assert all(torch.equal(results[0], other) for other in results[1:])
+
+    @pytest.mark.parametrize(("steps", "samples"), [(0, 3), (3, 0), (0, 0)])
+    def test_nothing_to_learn_changes_nothing(self, steps: int, samples: int) -> None:
+        weights, x, y = make_problem((8, 5, 8), steps, samples, torch.float32)
+        copies = [w.clone() for w in weights]
+        stats = online.online_step_(copies, x, y, OnlineRule(weight_decay=0.5))
+        assert all(torch.equal(a, b) for a, b in zip(weights, copies, strict=True))
+        assert stats.loss == 0 and stats.error_zeros == 1 and stats.firing_rates == [0.0, 0.0]
+
+    def test_learning_reduces_the_loss(self) -> None:
+        weights, x, _ = make_problem((64, 32, 64), 15, 20, torch.float32)
+        pattern = (torch.rand(1, 20, 64, generator=torch.Generator().manual_seed(1)) < 0.2).float().expand(15, -1, -1)
+        losses = [online.online_step_(weights, pattern, pattern, OnlineRule(lr=2e-3)).loss for _ in range(40)]
+        assert losses[-1] < 0.5 * losses[0]
+
+    def test_no_trace_per_synapse_is_allocated(self) -> None:
+        """[B, out, in] would be 419 MB here; the peak of the process stays far below."""
+        script = (
+            "import resource, torch\n"
+            "from spikefuse import OnlineRule, online\n"
+            "w = [torch.rand(1024, 1024) * 0.1, torch.rand(1024, 1024) * 0.01]\n"
+            "x = (torch.rand(4, 100, 1024) < 0.1).float()\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "online.online_step_(w, x, x, OnlineRule(trace='gated'))\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert int(done.stdout) < 100_000  # KiB
+
+
+class TestForward:
+    """Weights held."""
+
+    def test_equals_reference_layers(self) -> None:
+        weights, x, _ = make_problem((40, 30, 20), 10, 4)
+        layers = online.forward(weights, x, OnlineRule(leak=0.2, threshold=0.8))
+        current = x.double()
+        for weight, packed in zip(weights, layers, strict=True):
+            current = reference.lif(current @ weight.T, decay=0.8, threshold=0.8)[0]
+            assert torch.equal(packed.unpack(torch.float64), current)
+
+    def test_clamp_changes_no_spike(self) -> None:
+        weights, x, y = make_problem((40, 30, 20), 10, 4)
+        frozen = [OnlineRule(lr=0.0, v_clamp=clamp) for clamp in (True, False)]
+        counts = [online.online_step_([w.clone() for w in weights], x, y, rule).spike_counts for rule in frozen]
+        held = [packed.counts() for packed in online.forward(weights, x, frozen[0])]
+        for clamped, free, forward in zip(*counts, held, strict=True):
+            assert torch.equal(clamped, free) and torch.equal(clamped, forward)
+
+
+class TestBadInput:
+    """Each error names the argument, what came and what is allowed."""
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"leak": -0.1}, "leak"),
+            ({"leak": 1.1}, "leak"),
+            ({"leak": math.nan}, "leak"),
+            ({"threshold": 0.0}, "threshold"),
+            ({"trace": "both"}, "trace as one of shared, gated, got 'both'"),
+            ({"trace_divisor": 0.0}, "trace_divisor"),
+            ({"optimizer": "lion"}, "optimizer as one of adam, sgd"),
+            ({"lr": -1.0}, "lr"),
+            ({"lr": math.inf}, "lr"),
+            ({"betas": (0.9, 1.0)}, "betas"),
+            ({"eps": 0.0}, "eps"),
+            ({"weight_decay": -1.0}, "weight_decay"),
+            ({"weight_decay_mode": "adamw"}, "weight_decay_mode"),
+            ({"surrogate": "relu"}, "surrogate"),
+            ({"slope": 0.0}, "slope"),
+        ],
+    )
+    def test_rule(self, change: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            OnlineRule(**change)
+
+    def test_rule_round_trip_and_unknown_settings(self) -> None:
+        rule = OnlineRule(trace="gated", betas=(0.8, 0.9), v_clamp=True, trace_divisor=3.0)
+        assert OnlineRule.from_dict(rule.to_dict()) == rule
+        with pytest.raises(ValueError, match="unknown settings momentum"):
+            OnlineRule.from_dict({"momentum": 0.9})
+
+    def test_shapes_dtypes_and_devices(self) -> None:
+        weights, x, y = make_problem((8, 5, 6), 3, 2, torch.float32)
+        rule = OnlineRule()
+        cases = [
+            ((weights[0], x, y), TypeError, "list of tensors"),
+            (([], x, y), TypeError, "non-empty list"),
+            (([weights[1]], x, y), ValueError, r"weights\[0\] of shape \[out, 8\], got \[6, 5\]"),
+            (([weights[0], weights[0]], x, y), ValueError, r"weights\[1\] of shape \[out, 5\], got \[5, 8\]"),
+            (([weights[0], weights[1].double()], x, y), TypeError, "one dtype"),
+            (([w.half() for w in weights], x, y), TypeError, "float32 or float64, got torch.float16"),
+            ((weights, x[0], y), ValueError, r"inputs of shape \[T, B, N\]"),
+            ((weights, x, y[:2]), ValueError, r"targets of shape \[3, 2, 6\], got \[2, 2, 6\]"),
+            ((weights, x * 0.5, y), ValueError, "zeros and ones"),
+            (([w.to("meta") for w in weights], x, y), ValueError, "on cpu, got it on meta"),
+        ]
+        for (w, inputs, targets), error, message in cases:
+            with pytest.raises(error, match=message):
+                online.online_step_(w, inputs, targets, rule)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_weights_that_are_not_finite_are_refused_untouched(self, value: float) -> None:
+        weights, x, y = make_problem((8, 5, 6), 3, 2, torch.float32)
+        weights[1][2, 3] = value
+        copies = [w.clone() for w in weights]
+        with pytest.raises(ValueError, match="finite weights"):
+            online.online_step_(weights, x, y, OnlineRule())
+        assert torch.equal(weights[0], copies[0])
+
+    def test_a_learning_rate_far_too_large_is_reported(self) -> None:
+        weights, x, y = make_problem((8, 5, 6), 3, 2, torch.float32)
+        with pytest.raises(FloatingPointError, match="NaN or infinite at lr"):
+            online.online_step_(weights, x, y, OnlineRule(optimizer="sgd", lr=1e38, weight_decay=1e38))
