@@ -1,0 +1,40 @@
+"""What every data set is loaded as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a data set of labelled grey images, flattened for fully connected layers.
+
+    Attributes:
+        name: name of the data set, one of ``spikefuse.data.DATASETS``.
+        split: ``"train"`` or ``"test"``.
+        images: float32 ``[N, H * W]`` in [0, 1], rows of pixels one after the other; times a maximum rate, the
+            probability of a spike per step.
+        labels: int64 ``[N]`` in ``[0, num_classes)``.
+        image_shape: ``(H, W)`` in pixels.
+        num_classes: number of classes.
+        source: where the data was found: ``"SPIKEFUSE_DATA"``, ``"cache"``, ``"download"`` or ``"scikit-learn"``.
+
+    Example:
+        >>> import torch
+        >>> Dataset("tiny", "test", torch.zeros(3, 4), torch.tensor([0, 1, 0]), (2, 2), 2, "cache")
+        Dataset(name='tiny', split='test', image_shape=(2, 2), num_classes=2, source='cache')
+    """
+
+    name: str
+    split: str
+    images: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    image_shape: tuple[int, int]
+    num_classes: int
+    source: str
+
+    def __len__(self) -> int:
+        """Number of images N."""
+        return len(self.images)

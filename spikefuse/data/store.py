@@ -1,0 +1,274 @@
+"""Published files on this machine: found in the user's folder or the cache, else downloaded; checked by SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from spikefuse.data.extras import require
+
+DATA_VARIABLE: Final = "SPIKEFUSE_DATA"
+"""Environment variable: the user's folder, with a folder per data set inside, or with the files themselves."""
+
+CACHE_VARIABLE: Final = "SPIKEFUSE_CACHE"
+"""Environment variable: the cache, instead of the system's usual place."""
+
+_CHUNK_BYTES: Final = 1 << 16
+
+
+class DatasetUnavailableError(OSError):
+    """A data set is neither on this machine nor could be downloaded.
+
+    >>> issubclass(DatasetUnavailableError, OSError)
+    True
+    """
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file.
+
+    Attributes:
+        name: file name, the same everywhere.
+        sha256: its SHA-256 in lower-case hexadecimal digits.
+        urls: where to download it, tried in this order.
+    """
+
+    name: str
+    sha256: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Files on this machine, in the order asked for, and where they were found (see ``Dataset.source``)."""
+
+    source: str
+    paths: tuple[Path, ...]
+
+
+def find(dataset: str, files: Sequence[RemoteFile], foreign: Collection[str] = ()) -> Found | None:
+    """Looks for all of ``files`` without downloading: in ``SPIKEFUSE_DATA/<dataset>``, ``SPIKEFUSE_DATA``, the cache.
+
+    Args:
+        dataset: the data set's name, and of its folder.
+        files: what to look for.
+        foreign: SHA-256 of other data sets' files under the same names, which do not count where they lie directly in
+            ``SPIKEFUSE_DATA``.
+
+    Returns:
+        The files, not yet checked, or None.
+
+    Raises:
+        ValueError: ``SPIKEFUSE_DATA`` names no folder, or one that holds some of the files but not all.
+    """
+    user_folder = data_folder()
+    if user_folder is not None:
+        for folder in (user_folder / dataset, user_folder):
+            present = [file.name for file in files if (folder / file.name).is_file()]
+            if not present or (folder == user_folder and sha256_of(folder / present[0]) in foreign):
+                continue
+            missing = [file.name for file in files if file.name not in present]
+            if missing:
+                raise ValueError(
+                    f"{DATA_VARIABLE}: expected {', '.join(missing)} beside {', '.join(present)} in {folder}, "
+                    "got no such file"
+                )
+            return Found(DATA_VARIABLE, tuple(folder / file.name for file in files))
+    cache = cache_folder()
+    if cache is not None and all((cache / dataset / file.name).is_file() for file in files):
+        return Found("cache", tuple(cache / dataset / file.name for file in files))
+    return None
+
+
+def obtain(dataset: str, files: Sequence[RemoteFile], *, foreign: Collection[str] = (), download: bool = True) -> Found:
+    """Finds ``files`` as :func:`find` does, else downloads what the cache lacks, and checks every SHA-256.
+
+    Args:
+        dataset: the data set's name.
+        files: what is wanted.
+        foreign: see :func:`find`.
+        download: whether the network may be used.
+
+    Raises:
+        ValueError: as :func:`find`, or a file has another SHA-256 than published. It is never replaced unasked.
+        DatasetUnavailableError: the files are not here, and the download is not allowed or failed.
+        ImportError: a download is needed and pooch is not installed.
+    """
+    found = find(dataset, files, foreign)
+    if found is None:
+        if not download:
+            raise DatasetUnavailableError(f"{dataset}: not on this machine, and download=False; {_ways_out(dataset)}")
+        found = Found("download", _download_missing(dataset, files))
+    remedy = (
+        f"replace it, or unset {DATA_VARIABLE}" if found.source == DATA_VARIABLE else "delete it to download it again"
+    )
+    for file, path in zip(files, found.paths, strict=True):
+        digest = sha256_of(path)
+        if digest != file.sha256:
+            raise ValueError(
+                f"{dataset}: {path}: expected SHA-256 {file.sha256}, got {digest} "
+                f"({path.stat().st_size} bytes); {remedy}"
+            )
+    return found
+
+
+def data_folder() -> Path | None:
+    """The folder that ``SPIKEFUSE_DATA`` names; None where the variable is unset or empty.
+
+    Raises:
+        ValueError: it names no folder.
+    """
+    value = os.environ.get(DATA_VARIABLE)
+    if not value:
+        return None
+    folder = Path(value).expanduser().absolute()
+    if not folder.is_dir():
+        raise ValueError(f"{DATA_VARIABLE}: expected an existing folder, got {value!r} ({folder})")
+    return folder
+
+
+def cache_folder() -> Path | None:
+    """The cache, which may not exist yet; None where neither ``SPIKEFUSE_CACHE`` nor pooch tells where it is."""
+    value = os.environ.get(CACHE_VARIABLE)
+    if value:
+        return Path(value).expanduser().absolute()
+    if find_spec("pooch") is None:
+        return None
+    return Path(require("pooch", "pooch", "the cache").os_cache("spikefuse")).expanduser().absolute()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content in lower-case hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _download_missing(dataset: str, files: Sequence[RemoteFile]) -> tuple[Path, ...]:
+    """Downloads the files that the cache lacks."""
+    pooch = require("pooch", "pooch", f"downloading {dataset} ({_ways_out(dataset)})")
+    folder = cache_folder()
+    assert folder is not None, "pooch is here, so the cache has a place"
+    paths = []
+    for file in files:
+        path = folder / dataset / file.name
+        if not path.is_file():
+            _download(pooch, dataset, file, path)
+        paths.append(path)
+    return tuple(paths)
+
+
+def _download(pooch: Any, dataset: str, file: RemoteFile, path: Path) -> None:
+    """Downloads one file to ``path``, from the first of its addresses that delivers it whole."""
+    failures = []
+    for url in file.urls:
+        try:
+            with _progress(pooch, f"{dataset}/{file.name}") as progressbar:
+                pooch.retrieve(
+                    url,
+                    known_hash=f"sha256:{file.sha256}",
+                    fname=path.name,
+                    path=path.parent,
+                    downloader=_DurableDownloader(pooch, progressbar),
+                )
+            return
+        # pooch reports another checksum as ValueError; requests' errors are OSErrors.
+        except (OSError, ValueError) as error:
+            failures.append(error)
+    reasons = "; ".join(f"{url}: {error}" for url, error in zip(file.urls, failures, strict=True))
+    raise DatasetUnavailableError(
+        f"{dataset}: could not download {file.name} to {path.parent} ({reasons}); {_ways_out(dataset)}"
+    ) from failures[-1]
+
+
+class _DurableDownloader:
+    """pooch's download over HTTP, on disk before pooch checks it and renames it into place."""
+
+    def __init__(self, pooch: Any, progressbar: Any) -> None:
+        self._responses: list[Any] = []
+        self._http = pooch.HTTPDownloader(
+            progressbar=progressbar,
+            chunk_size=_CHUNK_BYTES,
+            # A server that compresses on its own account would hide the length that the progress bar needs.
+            headers={"Accept-Encoding": "identity"},
+            hooks={"response": lambda response, **_: self._responses.append(response)},
+        )
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+        try:
+            self._http(url, output_file, pooch)
+        finally:
+            # pooch leaves the connection of a download that failed to the garbage collector.
+            for response in self._responses:
+                response.close()
+        with open(output_file, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+class _RichBar:
+    """One bar of rich under the four names that pooch calls on a progress bar."""
+
+    def __init__(self, progress: Any, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=None)
+
+    @property
+    def total(self) -> int | None:
+        """Bytes to come; None while unknown."""
+        total: int | None = self._progress.tasks[self._task].total
+        return total
+
+    @total.setter
+    def total(self, size: int) -> None:
+        self._progress.update(self._task, total=size or None)
+
+    def update(self, advance: int) -> None:
+        self._progress.update(self._task, advance=advance)
+
+    def reset(self) -> None:
+        self._progress.update(self._task, completed=0)
+
+    def close(self) -> None:
+        self._progress.refresh()
+
+
+@contextmanager
+def _progress(pooch: Any, description: str) -> Iterator[Any]:
+    """What to hand to pooch as its progress bar: one of rich, else of tqdm, else none, where pooch logs one line."""
+    if find_spec("rich") is None:
+        yield find_spec("tqdm") is not None
+        return
+    import rich.console
+    import rich.progress as bars
+
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # its line would say what the bar says
+    try:
+        with bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.DownloadColumn(),
+            bars.TransferSpeedColumn(),
+            console=rich.console.Console(stderr=True),
+        ) as progress:
+            yield _RichBar(progress, description)
+    finally:
+        logger.setLevel(level)
+
+
+def _ways_out(dataset: str) -> str:
+    """What a user without the files can do."""
+    return (
+        f"set {DATA_VARIABLE} to a folder that holds {dataset}/, or {CACHE_VARIABLE} to a writable cache, "
+        'or use the data set "digits", which needs no download'
+    )
