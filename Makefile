@@ -1,0 +1,75 @@
+# Everything on a machine with only Python: `make demo`, `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+GPU := $(shell command -v nvidia-smi 2>/dev/null)$(wildcard /proc/driver/nvidia/version)
+# Installed only where $(PYTHON) has no torch >= 2.11.
+TORCH ?= $(if $(GPU),torch>=2.11,torch==2.13.0)
+DATASET ?= auto
+OUT ?= demo
+PYTEST_ARGS ?=
+
+ifeq ($(origin SPIKEFUSE_DATA),undefined)
+ifneq ($(wildcard ../shared/data),)
+export SPIKEFUSE_DATA := $(abspath ../shared/data)
+endif
+endif
+
+NATIVE := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
+# Written by every build, so it stands for the editable installation as a whole.
+BUILT := spikefuse/_build_info.json
+SANITIZED := build/sanitize
+# Without the tests that measure memory, or start processes with another environment.
+SANITIZE_ARGS ?= -k "not instruction_set and not allocated"
+SANITIZE_TESTS ?= $(addprefix tests/test_,lif.py masked_loss.py packed.py poisson.py spike_matmul.py online.py)
+
+.PHONY: help install demo test test-slow lint format cuda-compile cuda-link sanitize clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(VENV)/.torch: tools/make_venv.sh
+	tools/make_venv.sh "$(PYTHON)" "$(VENV)" "$(TORCH)"
+	@touch $@
+
+$(BUILT): $(VENV)/.torch setup.py pyproject.toml $(wildcard build_backend/*.py) $(NATIVE)
+	$(BIN)/python -m pip install --quiet --editable ".[app,test]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BUILT)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+install: $(BUILT) ## make the virtual environment and build spikefuse into it
+
+demo: $(BUILT) ## train the autoencoder; DATASET=mnist|fashion-mnist|digits, OUT=folder
+	$(BIN)/spikefuse demo --dataset $(DATASET) --out $(OUT)
+
+test: $(BUILT) ## run the tests and the examples in docstrings
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(BUILT) ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## check style and types
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy --strict spikefuse
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
+
+format: $(VENV)/.dev ## bring the sources into shape
+	$(BIN)/python -m ruff check --fix
+	$(BIN)/python -m ruff format
+	$(BIN)/clang-format -i $(NATIVE)
+
+cuda-compile: $(BUILT) ## compile every CUDA kernel for every architecture; spilled registers are an error
+	$(BIN)/python tools/cuda_check.py compile
+
+cuda-link: $(BUILT) ## link the CUDA half without a CUDA torch, and see which ops it registers
+	$(BIN)/python tools/cuda_check.py link
+
+sanitize: $(VENV)/.dev ## run the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	tools/sanitize.sh "$(BIN)/python" "$(SANITIZED)" $(SANITIZE_ARGS) $(SANITIZE_TESTS)
+
+clean: ## remove what was built, but not the virtual environment
+	rm -rf build dist *.egg-info spikefuse/*.so $(BUILT)

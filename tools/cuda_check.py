@@ -1,0 +1,210 @@
+"""Checks the CUDA half on a machine without a GPU, and without a CUDA build of torch.
+
+`compile` compiles every kernel for every architecture and fails where one spills registers; `link` links the objects
+against the three functions that a CPU build of torch lacks, leaving nothing undefined, and loads the result to see
+which ops it registers. Both do nothing, and say so, where there is no nvcc or no kernel yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "build_backend"))
+
+import native  # noqa: E402 - found only after the line above
+
+Row = dict[str, Any]
+OUT = ROOT / "build" / "cuda"
+ARCHS = (80, 90, 100, 120)
+PTXAS = ("-Xptxas", "-v,-warn-spills,-warn-lmem-usage")
+ENTRY = re.compile(
+    r"Compiling entry function '(?P<kernel>\S+)' for 'sm_(?P<arch>\d+)\w*'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+    re.DOTALL,
+)
+
+
+def torch_folder() -> Path:
+    """Where torch lies, found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"cuda_check: {sys.executable} has no torch")
+    return Path(spec.origin).parent
+
+
+def run(command: list[str]) -> str:
+    """Everything the command printed; the end of this program where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def object_file(source: str, arch: int) -> Path:
+    """The object that `source` is compiled to; host code has one for all architectures."""
+    folder = f"sm_{arch}" if source.endswith(".cu") else "host"
+    return OUT / folder / (Path(source).stem + ".o")
+
+
+def compile_one(source: str, arch: int, nvcc: native.Nvcc) -> str:
+    """Compiles one file where it is out of date; returns what ptxas said of its kernels."""
+    target = object_file(source, arch)
+    log = target.with_suffix(".log")
+    inputs = [ROOT / source, *(ROOT / name for name in native.headers()), Path(native.__file__), Path(__file__)]
+    if log.exists() and log.stat().st_mtime > max(path.stat().st_mtime for path in inputs):
+        return log.read_text(encoding="utf-8")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.endswith(".cu"):
+        command = [
+            nvcc.program,
+            *native.nvcc_flags(torch_folder()),
+            *native.gencode([f"{arch // 10}.{arch % 10}"]),
+            *PTXAS,
+        ]
+    else:
+        include = ["-isystem", str(nvcc.toolkit / "include")]
+        command = [os.environ.get("CXX", "c++"), *native.cxx_flags(torch_folder()), "-DUSE_CUDA", *include]
+    text = run([*command, "-c", str(ROOT / source), "-o", str(target)])
+    log.write_text(text, encoding="utf-8")
+    print(f"compiled {source} for {target.parent.name}", flush=True)
+    return text
+
+
+def kernels(log: str) -> list[Row]:
+    """Registers, shared memory, stack and spills of every kernel in what ptxas said."""
+    rows = []
+    for match in ENTRY.finditer(log):
+        shared = re.search(r"(\d+) bytes smem", match["rest"])
+        rows.append(
+            {
+                "kernel": match["kernel"],
+                "arch": int(match["arch"]),
+                "registers": int(match["registers"]),
+                "shared_bytes": int(shared[1]) if shared else 0,
+                "stack_bytes": int(match["stack"]),
+                "spill_bytes": int(match["stores"]) + int(match["loads"]),
+            }
+        )
+    return rows
+
+
+def readable(names: list[str]) -> list[str]:
+    """Names as they stand in the source."""
+    if shutil.which("c++filt") is None or not names:
+        return names
+    done = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def print_table(rows: list[Row], archs: list[int]) -> None:
+    """One line a kernel: its registers on each architecture, and the most of everything else."""
+    print("registers on " + " ".join(f"{f'sm_{arch}':>6}" for arch in archs) + "  shared  stack  spilled  kernel")
+    for name, group in itertools.groupby(rows, key=lambda row: row["kernel"]):
+        same = list(group)
+        registers = {row["arch"]: row["registers"] for row in same}
+        shared, stack, spilled = (max(row[f"{key}_bytes"] for row in same) for key in ("shared", "stack", "spill"))
+        columns = " ".join(f"{registers.get(arch, '-'):>6}" for arch in archs)
+        print(f"             {columns} {shared:>7} {stack:>6} {spilled:>8}  {name}")
+
+
+def compile_all(nvcc: native.Nvcc) -> int:
+    """Compiles everything, prints a table, returns how many kernels spill."""
+    archs = [arch for arch in ARCHS if arch in nvcc.archs]
+    if archs != list(ARCHS):
+        print(f"cuda_check: nvcc {nvcc.release} compiles for {archs} of {list(ARCHS)} only")
+    jobs = [(source, arch) for source in native.sources("cuda") for arch in (archs if source.endswith(".cu") else [0])]
+    workers = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        logs = pool.map(lambda job: compile_one(*job, nvcc), jobs)
+        rows = [row for log in logs for row in kernels(log)]
+    for row, name in zip(rows, readable([row["kernel"] for row in rows]), strict=True):
+        row["kernel"] = name
+    rows.sort(key=lambda row: (row["kernel"], row["arch"]))
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "kernels.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print_table(rows, archs)
+    spilled = sum(row["spill_bytes"] != 0 for row in rows)
+    print(f"cuda_check: {len(rows)} kernels, {spilled} spill registers")
+    return spilled
+
+
+def link(nvcc: native.Nvcc) -> None:
+    """Links the newest architecture's objects with nothing left undefined, and loads the result."""
+    torch = torch_folder()
+    arch = max(arch for arch in ARCHS if arch in nvcc.archs)
+    objects = [str(object_file(source, arch)) for source in native.sources("cuda")]
+    for source in native.sources("cuda"):
+        compile_one(source, arch, nvcc)
+    folders = [str(torch / "lib"), *nvcc.library_folders()]
+    if not (torch / "lib" / "libtorch_cuda.so").exists():
+        stub = OUT / "libtorch_cuda.so"
+        run(["cc", "-shared", "-fPIC", str(ROOT / "tools" / "torch_cuda_stub.c"), "-o", str(stub)])
+        folders.insert(0, str(OUT))
+    library = OUT / "spikefuse" / "_C_cuda.abi3.so"
+    library.parent.mkdir(exist_ok=True)
+    paths = [f"-L{folder}" for folder in folders]
+    libraries = ["-ltorch_cuda", "-ltorch_cpu", "-lcudart"]
+    run(["c++", "-shared", *objects, *paths, *libraries, "-Wl,-z,defs", "-o", str(library)])
+    print(f"cuda_check: linked {library.relative_to(ROOT)} for sm_{arch}, nothing undefined")
+    environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)}
+    subprocess.run([sys.executable, "-W", "ignore", __file__, "ops", str(library)], env=environment, check=True)
+
+
+def ops(library: Path) -> None:
+    """Loads the CPU library and then `library`, and prints for which ops it has a CUDA kernel."""
+    import torch
+
+    from spikefuse import _load
+
+    _load.load()
+    torch.ops.load_library(str(library))
+    names = sorted({schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("spikefuse::")})
+    known = torch._C._dispatch_has_kernel_for_dispatch_key
+    on_cpu = [name for name in names if known(name, "CPU")]
+    on_cuda = [name for name in names if known(name, "CUDA")]
+    print(f"cuda_check: CUDA kernels registered for {len(on_cuda)} of {len(on_cpu)} ops")
+    missing = sorted(set(on_cpu) - set(on_cuda))
+    if missing:
+        print(f"cuda_check: without a CUDA kernel: {', '.join(missing)}")
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("compile", "link", "ops"))
+    parser.add_argument("library", nargs="?", type=Path, help="for ops: the library to load")
+    arguments = parser.parse_args()
+    if arguments.what == "ops":
+        ops(arguments.library)
+        return 0
+    try:
+        nvcc = native.find_nvcc()
+        if not native.sources("cuda"):
+            print(f"cuda_check: no sources in csrc/cuda: nothing to {arguments.what}")
+            return 0
+        if nvcc is None:
+            print(f"cuda_check: no nvcc in CUDA_HOME, CUDA_PATH, PATH or /usr/local/cuda: {arguments.what} SKIPPED")
+            return 0
+        if arguments.what == "link":
+            link(nvcc)
+            return 0
+        return 1 if compile_all(nvcc) else 0
+    except native.BuildError as error:
+        raise SystemExit(f"cuda_check: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

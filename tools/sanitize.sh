@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds the CPU half with AddressSanitizer and UndefinedBehaviorSanitizer into a folder of its own and runs tests on it,
+# once for each instruction set of this processor.
+# usage: sanitize.sh PYTHON FOLDER PYTEST-ARGUMENTS...   (test files as tests/...)
+set -euo pipefail
+root=$PWD python=$PWD/$1 folder=$PWD/$2
+arguments=()
+for argument in "${@:3}"; do
+    case $argument in
+        tests/*) arguments+=("$root/$argument") ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+mkdir -p "$folder"
+SPIKEFUSE_SANITIZE=address,undefined "$python" setup.py build --build-lib "$folder/lib" --build-temp "$folder/obj" \
+    > "$folder/build.log" 2>&1 || { cat "$folder/build.log" && exit 1; }
+
+# Python is not instrumented, so the runtime comes first, and with it libstdc++, whose throw it replaces. What Python
+# and torch do not free at exit is not ours to report.
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+LD_PRELOAD="$(c++ -print-file-name=libasan.so):$(c++ -print-file-name=libstdc++.so)"
+export LD_PRELOAD
+cd "$folder/lib" # the first place Python looks in
+best=$("$python" -c 'from spikefuse import _load, ops
+assert _load.build_info()["sanitize"], _load.FOLDER
+print(ops.cpu_instruction_set())')
+sets=(avx512 avx2 default)
+while [ "${sets[0]}" != "$best" ]; do sets=("${sets[@]:1}"); done
+for instruction_set in "${sets[@]}"; do
+    echo "sanitize: $instruction_set"
+    SPIKEFUSE_ISA=$instruction_set "$python" -m pytest --rootdir="$root" --config-file="$root/pyproject.toml" \
+        -p no:cacheprovider --quiet "${arguments[@]}"
+done
