@@ -1,0 +1,81 @@
+"""What this installation can do on this machine, and why not more."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Final
+
+import numpy as np
+import torch
+
+import spikefuse
+from spikefuse import _load, data, ops
+from spikefuse.data import store
+
+EXTRAS: Final[dict[str, tuple[str, ...]]] = {
+    "app": ("typer", "rich", "safetensors", "pooch", "scikit-learn", "matplotlib"),
+    "test": ("pytest", "hypothesis"),
+    "peers": ("snntorch", "spikingjelly"),
+}
+"""Packages of each extra of this distribution."""
+
+
+def facts() -> list[tuple[str, str]]:
+    """Names and values, in the order to show them.
+
+    >>> [name for name, _ in facts()][:3]
+    ['spikefuse', 'Python', 'torch']
+    """
+    loaded, built = _load.load(), _load.build_info()
+    rows = [
+        ("spikefuse", f"{spikefuse.__version__} in {_load.FOLDER}"),
+        ("Python", f"{platform.python_version()}, {platform.platform()}"),
+        ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
+        ("NumPy", np.__version__),
+        ("built with", _built_with(built)),
+        ("CPU kernels", f"{ops.cpu_instruction_set()}, {torch.get_num_threads()} threads"),
+        ("CUDA kernels", str(loaded.cuda_library) if loaded.cuda_library else f"none: {loaded.cuda_missing}"),
+        ("GPU", _gpu()),
+    ]
+    rows += [(f"data set {name}", _dataset(name)) for name in data.DATASETS]
+    rows += [(f"extra {name}", _extra(packages)) for name, packages in EXTRAS.items()]
+    return rows
+
+
+def _built_with(built: dict[str, object]) -> str:
+    if not built:
+        return "unknown: the libraries were compiled by hand"
+    return f"torch {built.get('torch')} for torch >= {built.get('torch_target')}, {built.get('compiler')}"
+
+
+def _gpu() -> str:
+    if torch.version.cuda is None:
+        return "not looked for: torch is a build without CUDA"
+    if not torch.cuda.is_available():
+        return "none that torch can use"
+    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def _dataset(name: str) -> str:
+    try:
+        if data.available(name):
+            return "here"
+        if name == "digits":
+            return 'not here: scikit-learn holds it (pip install "spikefuse[app]")'
+        cache = store.cache_folder()
+        if cache is None:
+            return f'not here: set {store.DATA_VARIABLE} to its folder, or pip install "spikefuse[app]" to download it'
+        return f"not here: downloaded to {cache} when first asked for, or set {store.DATA_VARIABLE} to its folder"
+    except ValueError as error:
+        return f"not usable: {error}"
+
+
+def _extra(packages: tuple[str, ...]) -> str:
+    versions = []
+    for package in packages:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"no {package}")
+    return ", ".join(versions)

@@ -1,0 +1,275 @@
+"""Checkpoints of training runs: one safetensors file each, so that there is no torn state to be in.
+
+Tensors are the model's weights, the artificial network's optimizer state, and the history (fp64). The file's metadata
+holds one JSON document under the key "spikefuse": format, version, model, settings, progress, versions of the software,
+and a SHA-256 over all of it. A file is written under another name, brought to disk and renamed. Nothing is pickled:
+loading a checkpoint runs no code from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+import spikefuse
+from spikefuse.data.extras import require
+from spikefuse.files import write_atomically
+from spikefuse.models import ANNAutoencoder, SpikingAutoencoder
+from spikefuse.training import ANN_COLUMNS, SPIKING_COLUMNS, Autoencoder, Trainer, TrainSettings
+
+FORMAT: Final = "spikefuse-autoencoder"
+VERSION: Final = 1
+SUFFIX: Final = ".safetensors"
+
+_KEY: Final = "spikefuse"
+_MAX_HEADER_BYTES: Final = 100_000_000
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint, or one that cannot be used.
+
+    >>> issubclass(CheckpointError, ValueError)
+    True
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        model: with its trained weights.
+        settings: of the training.
+        batch: batches done.
+        history: see :class:`spikefuse.training.Trainer`.
+        samples: training images.
+        images_fingerprint: CRC-32 of the training images.
+        seconds: spent training.
+        run: what the caller of :func:`save` added, such as the name of the data set.
+        versions: of the software that wrote it.
+    """
+
+    model: Autoencoder
+    settings: TrainSettings
+    batch: int
+    history: dict[str, list[float]]
+    samples: int
+    images_fingerprint: int
+    seconds: float
+    run: dict[str, Any]
+    versions: dict[str, str]
+
+    def resume(self, images: Tensor, *, epochs: int | None = None) -> Trainer:
+        """The run as it was, to go on with.
+
+        With the same images, settings and torch it goes on bit for bit as if it had never stopped.
+
+        Args:
+            images: the training images of the run.
+            epochs: a new number of epochs, to train longer; None leaves it.
+
+        Raises:
+            ValueError: other images than the run was on, or fewer epochs than it has done.
+        """
+        settings = self.settings if epochs is None else dataclasses.replace(self.settings, epochs=epochs)
+        trainer = Trainer(self.model, images, settings)
+        if len(images) != self.samples or trainer.images_fingerprint != self.images_fingerprint:
+            raise ValueError(
+                f"Checkpoint.resume: expected the {self.samples} images that the run was on, got {len(images)} others"
+            )
+        if self.batch > trainer.total_batches:
+            least = -(-self.batch // trainer.batches_per_epoch)
+            raise ValueError(
+                f"Checkpoint.resume: expected epochs >= {least} for {self.batch} batches done, got {settings.epochs}"
+            )
+        trainer.batch = self.batch
+        trainer.history = {name: list(values) for name, values in self.history.items()}
+        trainer.seconds = self.seconds
+        return trainer
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the results.
+
+    >>> sorted(versions())
+    ['python', 'spikefuse', 'torch']
+    """
+    return {"spikefuse": spikefuse.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def save(path: str | Path, trainer: Trainer, run: Mapping[str, Any] | None = None) -> Path:
+    """Writes a run's whole state, atomically: at any moment ``path`` holds the old checkpoint or the new one.
+
+    Args:
+        path: usually ends in ".safetensors".
+        trainer: the run.
+        run: further plain values to keep, for JSON.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: the file cannot be written; what was there is untouched.
+        TypeError: ``run`` holds something that JSON cannot.
+
+    Example:
+        >>> import tempfile
+        >>> from spikefuse.models import preset
+        >>> model = SpikingAutoencoder(64, 16, preset("shared", 64).rule)
+        >>> images = torch.rand(40, 64)
+        >>> trainer = Trainer(model, images, TrainSettings(batch_size=10))
+        >>> trainer.run(until=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     resumed = load(save(Path(folder) / "run.safetensors", trainer)).resume(images)
+        >>> resumed.batch, resumed.total_batches
+        (3, 4)
+    """
+    module = require("safetensors.torch", "safetensors", "a checkpoint")
+    tensors = {f"model.{name}": weight for name, weight in trainer.model.state_dict().items()}
+    if isinstance(trainer.model, ANNAutoencoder):
+        tensors.update({f"optimizer.{name}": value for name, value in trainer.model.optimizer_state().items()})
+    tensors.update(
+        {f"history.{name}": torch.tensor(values, dtype=torch.float64) for name, values in trainer.history.items()}
+    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": trainer.model.config(),
+        "settings": dataclasses.asdict(trainer.settings),
+        "batch": trainer.batch,
+        "samples": len(trainer.images),
+        "images_fingerprint": trainer.images_fingerprint,
+        "seconds": trainer.seconds,
+        "run": dict(run or {}),
+        "versions": versions(),
+    }
+    document = json.loads(json.dumps(document, allow_nan=False))  # as load will see it
+    document["sha256"] = _digest(document, tensors)
+    return write_atomically(path, module.save(tensors, {_KEY: json.dumps(document)}))
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint, checked against its own SHA-256 and sizes.
+
+    Args:
+        path: written by :func:`save`.
+
+    Raises:
+        CheckpointError: no checkpoint, cut short, damaged, of another version, or inconsistent; the message says which.
+        ImportError: safetensors is not installed.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    document, tensors = _read(path)
+    try:
+        return _restore(path, document, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{path}: an inconsistent checkpoint: {reason}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON document and the tensors of a file that is whole and of this format and version."""
+    module = require("safetensors.torch", "safetensors", "a checkpoint")
+    content = path.read_bytes()
+    header_size = int.from_bytes(content[:8], "little")
+    if len(content) < 9 or content[8:9] != b"{" or header_size > _MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: not a checkpoint: expected a safetensors file, got {len(content)} other bytes")
+    if len(content) < 8 + header_size:
+        raise CheckpointError(f"{path}: cut short: expected a header of {header_size} bytes, got {len(content) - 8}")
+    try:
+        header = json.loads(content[8 : 8 + header_size])
+        metadata = header.pop("__metadata__", {})
+        data_size = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        document = json.loads(metadata.get(_KEY, "null"))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint: its header cannot be read ({error})") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint: expected a safetensors file of spikefuse, got another one")
+    if document.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of version {VERSION}, got version {document.get('version')!r}, written by "
+            f"another release of spikefuse"
+        )
+    if len(content) < 8 + header_size + data_size:
+        raise CheckpointError(f"{path}: cut short: expected {8 + header_size + data_size} bytes, got {len(content)}")
+    try:
+        tensors = module.load(content)
+    except Exception as error:  # SafetensorError, which is no subclass of anything more telling
+        raise CheckpointError(f"{path}: a damaged checkpoint: {error}") from error
+    digest = document.pop("sha256", None)
+    if digest != _digest(document, tensors):
+        raise CheckpointError(f"{path}: a damaged checkpoint: its content does not fit its SHA-256")
+    return document, tensors
+
+
+def _restore(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+    config = document["model"]
+    sizes = (config["hidden_features"], config["in_features"])
+    expected: dict[str, tuple[int, ...]] = {"model.encoder_weight": sizes, "model.decoder_weight": sizes[::-1]}
+    columns = SPIKING_COLUMNS if config["kind"] == SpikingAutoencoder.KIND else ANN_COLUMNS
+    batch = document["batch"]
+    expected.update({f"history.{name}": (batch,) for name in columns})
+    # Sizes before the model: a lying one must not be allocated.
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise CheckpointError(f"{path}: an inconsistent checkpoint: {name} is missing")
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(
+                f"{path}: an inconsistent checkpoint: expected {name} of shape {list(shape)}, got "
+                f"{list(tensors[name].shape)}"
+            )
+    model = _model(config, tensors)
+    return Checkpoint(
+        model=model,
+        settings=TrainSettings(**document["settings"]),
+        batch=batch,
+        history={name: tensors[f"history.{name}"].tolist() for name in columns},
+        samples=document["samples"],
+        images_fingerprint=document["images_fingerprint"],
+        seconds=float(document["seconds"]),
+        run=dict(document["run"]),
+        versions=dict(document["versions"]),
+    )
+
+
+def _model(config: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    model: Autoencoder
+    if config["kind"] == SpikingAutoencoder.KIND:
+        model = SpikingAutoencoder.from_config(config).to(weights["encoder_weight"].dtype)
+    elif config["kind"] == ANNAutoencoder.KIND:
+        model = ANNAutoencoder.from_config(config)
+        prefix = "optimizer."
+        model.load_optimizer_state_(
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        )
+    else:
+        raise ValueError(f"model: expected kind as one of spiking, ann, got {config['kind']!r}")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    return model
+
+
+def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the document without its own digest, and over names, types, shapes and bytes of the tensors."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

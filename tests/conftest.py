@@ -1,0 +1,83 @@
+"""Backends, subprocesses and settings shared by all tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from spikefuse import ops
+
+# Test modules share tests/comparison.py, and pytest's importlib mode leaves sys.path alone.
+sys.path.insert(0, str(Path(__file__).parent))
+
+# A run on a loaded machine is slow, not wrong; CI sees the same examples every time, a developer new ones.
+settings.register_profile("spikefuse", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+settings.load_profile("spikefuse")
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """Where a parity test runs."""
+
+    device: str
+    """The device of its tensors."""
+    ops: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    """Functions that replace those of spikefuse.ops while the test runs, for a backend that torch does not know."""
+
+
+def cuda_kernels() -> bool:
+    """Whether there is a GPU, and this build has kernels for it."""
+    return torch.cuda.is_available() and torch._C._dispatch_has_kernel_for_dispatch_key(
+        "spikefuse::lif_forward", "CUDA"
+    )
+
+
+BACKENDS = {"cpu": Backend("cpu")}
+if cuda_kernels():
+    BACKENDS["cuda"] = Backend("cuda")
+
+
+# Of module scope, so that hypothesis may draw many examples inside one test that uses it.
+@pytest.fixture(scope="module", params=list(BACKENDS))
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device of each backend in turn."""
+    backend = BACKENDS[request.param]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, op in backend.ops.items():
+            patch.setattr(ops, name, op)
+        yield backend.device
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """torch.set_num_threads, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def isolated() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python code in a process of its own: what is decided once per process, or may end it, is tested there."""
+
+    def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("cuda") and not cuda_kernels():
+            item.add_marker(pytest.mark.skip(reason="no GPU, or no CUDA kernels in this build"))
