@@ -9,6 +9,12 @@ constexpr int64_t kWordBits = 32;
 
 SF_HD int64_t words_for(int64_t neurons) { return (neurons + kWordBits - 1) / kWordBits; }
 
+// The bits of word w that stand for neurons, not for padding.
+SF_HD uint32_t neurons_of_word(int64_t w, int64_t neurons) {
+  const int64_t rest = neurons - w * kWordBits;
+  return rest >= kWordBits ? ~0u : (1u << rest) - 1;
+}
+
 SF_HD bool spike_at(const uint32_t* row, int64_t neuron) { return row[neuron / kWordBits] >> (neuron % kWordBits) & 1u; }
 
 }  // namespace spikefuse

@@ -11,7 +11,7 @@ namespace spikefuse {
 // The values are those of spikefuse.surrogate.SURROGATES.
 enum class Surrogate : int { sigmoid = 0, atan = 1, fast_sigmoid = 2, triangle = 3 };
 
-// exp(x) for x <= 0, within 1.2 ulp; 0 below the smallest normal number. Written out so that compilers vectorise it and
+// exp(x) for x <= 0, within 1.3 ulp; 0 below the smallest normal number. Written out so that compilers vectorise it and
 // CPU and GPU give the same bits: exp(x) = 2^n * exp(r), |r| <= ln(2)/2, Cephes' polynomial for exp(r).
 SF_HD float exp_nonpositive(float x) {
   // Clamped with a select that keeps NaN; 2^-126 is the last exponent that the bit pattern below can hold.

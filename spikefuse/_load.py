@@ -7,7 +7,6 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -106,9 +105,8 @@ def _load_library(library: Path) -> None:
         if loaded.name == library.name and loaded.parent.name == library.parent.name and loaded != library:
             # Registering the same ops twice ends the process, with no exception to catch.
             raise ImportError(f"spikefuse: {loaded} is loaded already; {library} cannot be loaded beside it")
-    load_library: Callable[[str], None] = torch.ops.load_library
     try:
-        load_library(str(library))
+        torch.ops.load_library(str(library))
     except OSError as error:
         reason = error.__cause__ or error  # torch says which library, the linker says why
         raise ImportError(f"spikefuse: {_explain(str(reason), library)}") from error

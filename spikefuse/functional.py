@@ -176,7 +176,7 @@ def spike_linear(x: PackedSpikes | Tensor, weight: Tensor, bias: Tensor | None =
         bias: ``[out]`` or None.
 
     Returns:
-        ``[..., out]`` in the dtype of ``weight``; sums are fp32 or wider.
+        ``[..., out]`` in the dtype of ``weight``, or autocast's; sums are fp32 or wider.
 
     Raises:
         TypeError: an unsupported dtype.
@@ -189,20 +189,27 @@ def spike_linear(x: PackedSpikes | Tensor, weight: Tensor, bias: Tensor | None =
         tensor([[5.]])
     """
     _check_dtype("spike_linear", "weight", weight.dtype)
+    if not isinstance(x, (Tensor, PackedSpikes)):
+        raise TypeError(f"spike_linear: expected x as a tensor or PackedSpikes, got {type(x).__name__}")
     if weight.dim() != 2:
         raise ValueError(f"spike_linear: expected weight of shape [out, in], got {list(weight.shape)}")
     if x.shape[-1:] != weight.shape[1:]:
         raise ValueError(f"spike_linear: expected x of shape [..., {weight.shape[1]}], got {list(x.shape)}")
     _check_device("spike_linear", "x", x.device, weight)
+    if bias is not None:
+        _check_shape("spike_linear", "bias", bias.shape, [weight.shape[0]])
+        _check_device("spike_linear", "bias", bias.device, weight)
+        if bias.dtype != weight.dtype:
+            raise TypeError(f"spike_linear: expected bias of dtype {weight.dtype}, the weight's, got {bias.dtype}")
     ops.check_backend(weight, "spike_matmul")
-    if isinstance(x, PackedSpikes):
-        z: Tensor = _SpikeLinear.apply(None, x.words, weight)
-    else:
-        packed = _pack_if_sparse_spikes(x, weight)
-        if packed is None:
-            return torch.nn.functional.linear(x, weight, bias)
-        z = _SpikeLinear.apply(x, packed.words, weight)
-    return z if bias is None else z + bias
+    packed = x if isinstance(x, PackedSpikes) else _pack_if_sparse_spikes(x, weight)
+    if packed is None:
+        return torch.nn.functional.linear(x, weight, bias)
+    device = weight.device.type
+    autocasts = torch.is_autocast_enabled(device) and weight.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(device) if autocasts else weight.dtype
+    z: Tensor = _SpikeLinear.apply(x if isinstance(x, Tensor) else None, packed.words, weight, dtype)
+    return z if bias is None else z + bias.to(dtype)
 
 
 def poisson_encode(rates: Tensor, steps: int, *, seed: int, offset: int = 0) -> PackedSpikes:
@@ -229,10 +236,14 @@ def poisson_encode(rates: Tensor, steps: int, *, seed: int, offset: int = 0) -> 
         >>> spikefuse.functional.poisson_encode(torch.tensor([[0.0, 1.0]]), 3, seed=0).unpack().sum(0)
         tensor([[0., 3.]])
     """
+    if not isinstance(rates, Tensor):
+        raise TypeError(f"poisson_encode: expected rates as a tensor, got {type(rates).__name__}")
     _check_dtype("poisson_encode", "rates", rates.dtype)
     if rates.dim() != 2:
         raise ValueError(f"poisson_encode: expected rates of shape [B, N], got {list(rates.shape)}")
     for name, value, end in (("steps", steps, 2**32), ("seed", seed, 2**63), ("offset", offset, 2**32)):
+        if isinstance(value, float):
+            raise TypeError(f"poisson_encode: expected {name} as an int, got float")
         if not 0 <= value < end:
             raise ValueError(f"poisson_encode: expected 0 <= {name} < {end}, got {value}")
     if rates.numel() and not bool(((rates >= 0) & (rates <= 1)).all()):
@@ -267,9 +278,9 @@ def _lif_settings(
         raise ValueError(f"{caller}: expected z of shape [T, B, N], got {list(z.shape)}")
     if reset not in RESETS:
         raise ValueError(f"{caller}: expected reset as one of {', '.join(RESETS)}, got {reset!r}")
-    if not (slope > 0 and math.isfinite(slope)):
+    if not 0 < slope < math.inf:  # comparisons, which torch.compile can trace
         raise ValueError(f"{caller}: expected a finite slope > 0, got {slope}")
-    if not isinstance(threshold, Tensor) and not math.isfinite(threshold):
+    if not isinstance(threshold, Tensor) and not -math.inf < threshold < math.inf:
         raise ValueError(f"{caller}: expected a finite threshold, got {threshold}")
     acc = ops.accumulate_dtype(z.dtype)
     if state is not None:
@@ -316,7 +327,7 @@ def _pack_if_sparse_spikes(x: Tensor, weight: Tensor) -> PackedSpikes | None:
         if torch.is_autocast_enabled(x.device.type):
             return None
         raise TypeError(f"spike_linear: expected x of dtype {weight.dtype}, the weight's, got {x.dtype}")
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or x.is_meta:
         return None
     packed, spikes, not_spikes = pack_counting(x)
     return None if not_spikes or spikes > EVENT_DRIVEN_DENSITY * x.numel() else packed
@@ -398,24 +409,24 @@ class _SpikeLinear(torch.autograd.Function):
     """``X W^T`` for spikes given as words, keeping the words; ``dense`` is X itself where a gradient may be asked of it."""
 
     @staticmethod
-    def forward(ctx: Any, dense: Tensor | None, words: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, dense: Tensor | None, words: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         rows = words.reshape(words.shape[:-1].numel(), words.shape[-1])
         input_major = weight.detach().t().to(ops.accumulate_dtype(weight.dtype))
-        z = ops.spike_matmul(rows, input_major).to(weight.dtype)
+        z = ops.spike_matmul(rows, input_major).to(dtype)
         ctx.save_for_backward(words, weight if ctx.needs_input_grad[0] else None)
-        ctx.in_features = weight.shape[1]
+        ctx.in_features, ctx.weight_dtype = weight.shape[1], weight.dtype
         return z.reshape(*words.shape[:-1], weight.shape[0])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         words, weight = ctx.saved_tensors
         grad_dense = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_dense = grad @ weight
+            grad_dense = grad.to(weight.dtype) @ weight
         if ctx.needs_input_grad[2]:
             rows = words.reshape(words.shape[:-1].numel(), words.shape[-1])
-            grad_rows = grad.reshape(rows.shape[0], grad.shape[-1]).to(ops.accumulate_dtype(grad.dtype))
+            grad_rows = grad.reshape(rows.shape[0], grad.shape[-1]).to(ops.accumulate_dtype(ctx.weight_dtype))
             # [in, out], returned as the (out, in) view that matches the parameter's own strides
-            grad_weight = ops.spike_matmul_transposed(rows, grad_rows, ctx.in_features).to(grad.dtype).t()
-        return grad_dense, None, grad_weight
+            grad_weight = ops.spike_matmul_transposed(rows, grad_rows, ctx.in_features).to(ctx.weight_dtype).t()
+        return grad_dense, None, grad_weight, None

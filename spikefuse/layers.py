@@ -73,8 +73,13 @@ class LIF(nn.Module):
             slope=slope,
         )
         decay = functional.decay_factor(leak, beta, tau)
+        for name, value in (("decay", decay), ("threshold", threshold)):
+            if isinstance(value, Tensor) and value.dim() > 1:
+                raise ValueError(f"LIF: expected {name} as a scalar or of shape [N], got {list(value.shape)}")
         self._set_neuron_parameter("beta", decay, learn_beta, device, dtype)
         self._set_neuron_parameter("threshold", threshold, learn_threshold, device, dtype)
+        # What `reset_parameters` restores, kept on the CPU for modules that are made on the meta device.
+        self._initial = {"beta": decay, "threshold": threshold}
         self.reset = reset
         self.detach_reset = detach_reset
         self.surrogate = surrogate
@@ -108,6 +113,14 @@ class LIF(nn.Module):
 
         super()._apply(keep_precision, recurse)
         return self
+
+    def reset_parameters(self) -> None:
+        """Sets decay and threshold to what the module was made with."""
+        with torch.no_grad():
+            for name, value in self._initial.items():
+                current = getattr(self, name)
+                if isinstance(current, Tensor):
+                    current.copy_(torch.as_tensor(value))
 
     def _decay(self) -> float | Tensor:
         return self.beta.clamp(0, 1) if self.learn_beta and isinstance(self.beta, Tensor) else self.beta
@@ -189,7 +202,9 @@ class LIF(nn.Module):
 def _describe(value: float | Tensor) -> str:
     if isinstance(value, Tensor) and value.numel() != 1:
         return f"[{value.numel()}]"
-    return f"{float(value):.4g}"
+    if isinstance(value, Tensor) and value.is_meta:
+        return "meta"
+    return f"{float(value.detach() if isinstance(value, Tensor) else value):.4g}"
 
 
 class LIFLinear(nn.Module):
@@ -242,6 +257,11 @@ class LIFLinear(nn.Module):
         for name, size in (("in_features", in_features), ("out_features", out_features)):
             if size < 1:
                 raise ValueError(f"LIFLinear: expected {name} >= 1, got {size}")
+        for name, value in (("leak", leak), ("beta", beta), ("tau", tau), ("threshold", threshold)):
+            if isinstance(value, Tensor) and value.numel() not in (1, out_features):
+                raise ValueError(
+                    f"LIFLinear: expected {name} as a scalar or of shape [{out_features}], got {list(value.shape)}"
+                )
         self.in_features = in_features
         self.out_features = out_features
         self.weight = nn.Parameter(torch.empty(in_features, out_features, device=device, dtype=dtype).t())

@@ -69,7 +69,7 @@ class PackedSpikes:
                 f"got {list(words.shape)}"
             )
         tail = num_neurons % WORD_BITS
-        if tail and words.numel() and bool((words[..., -1] >> tail).any()):
+        if tail and words.numel() and not words.is_meta and bool((words[..., -1] >> tail).any()):
             raise ValueError(f"PackedSpikes: a padding bit beyond neuron {num_neurons - 1} is set in words")
         self.words = words
         self.num_neurons = num_neurons
@@ -147,7 +147,11 @@ class PackedSpikes:
         """
         if dim % len(self.shape) == len(self.shape) - 1:
             raise ValueError("PackedSpikes.counts: expected a leading dimension, got the neurons'")
-        return self.unpack(torch.int32).sum(dim, dtype=torch.int32)
+        summed = [s for d, s in enumerate(self.shape) if d != dim % len(self.shape)]
+        total = torch.zeros(summed, dtype=torch.int32, device=self.device)
+        for words in self.words.unbind(dim % len(self.shape)):  # a step at a time: dense, all of them need 32 times more
+            total += self._trusted(words, self.num_neurons).unpack(torch.int32)
+        return total
 
     def density(self) -> float:
         """Share of neuron-steps with a spike, 0 to 1; 0 for an empty tensor.
@@ -157,7 +161,9 @@ class PackedSpikes:
             0.5
         """
         elements = self.shape.numel()
-        return float(self.unpack(torch.bool).sum()) / elements if elements else 0.0
+        rows = self.words.reshape(self.words.shape[:-1].numel(), self.words.shape[-1])
+        spikes = sum(int(ops.unpack_spikes(chunk, self.num_neurons, torch.bool).sum()) for chunk in rows.split(4096))
+        return spikes / elements if elements else 0.0
 
     def __getitem__(self, index: Index) -> PackedSpikes:
         """Indexes the leading dimensions: ``packed[t]``, ``packed[:, b]``; the neurons' dimension stays whole."""
@@ -173,13 +179,15 @@ class PackedSpikes:
 
     def __len__(self) -> int:
         """Size of the first dimension."""
-        return len(self.words)
+        return self.shape[0]
 
     def __eq__(self, other: object) -> bool:
         """True where ``other`` holds the same spikes in the same shape on the same device."""
         if not isinstance(other, PackedSpikes):
             return NotImplemented
-        return self.shape == other.shape and bool(torch.equal(self.words, other.words))
+        if self.shape != other.shape or self.device != other.device:
+            return False
+        return bool(torch.equal(self.words, other.words))
 
     __hash__ = None  # type: ignore[assignment]  # mutable, and equal by value
 

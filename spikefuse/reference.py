@@ -81,7 +81,8 @@ def lif(
         s = _Spike.apply(v - threshold, surrogate, slope)
         s_reset = s.detach() if detach_reset else s
         if reset == "zero":
-            after_reset = v * (1 - s_reset)
+            # A select where nothing flows through s, so that a neuron at +inf resets to 0 and not to NaN.
+            after_reset = torch.where(s > 0, torch.zeros_like(v), v) if detach_reset else v * (1 - s)
         elif reset == "subtract":
             after_reset = v - threshold * s_reset
         else:
@@ -219,7 +220,7 @@ def online_step(
             if rule.clamps:
                 potential = potential.clamp(max=threshold)
             s = (potential >= threshold).to(potential.dtype)
-            state[i] = potential * (1 - s)
+            state[i] = torch.where(s > 0, torch.zeros_like(potential), potential)
             counts[i] += s.to(torch.int32)
             potentials.append(potential)
             spikes.append(s)

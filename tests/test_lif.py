@@ -57,8 +57,8 @@ def assert_lif_equals_reference(
 ) -> None:
     """Spikes exactly, v and all four gradients within their bounds; gradients come in with `layout`."""
     acc = ops.accumulate_dtype(z.dtype)
-    given = [z.detach().requires_grad_(), state, dynamics.decay, dynamics.threshold]
-    given = [given[0], *(t.detach().clone().requires_grad_() for t in given[1:])]
+    parameters = (t.detach().clone().requires_grad_() for t in (state, dynamics.decay, dynamics.threshold))
+    given = [z.detach().requires_grad_(), *parameters]
     out = functional.lif(given[0], given[1], beta=given[2], **{**dynamics.settings(), "threshold": given[3]})
     exact = [t.detach().double().requires_grad_() for t in given]
     expected = reference.lif(exact[0], exact[1], decay=exact[2], **{**dynamics.settings(), "threshold": exact[3]})
@@ -188,8 +188,7 @@ def test_float64_autograd_equals_plain_autograd_to_1e_12(
 
 def test_v_takes_one_rounding_a_step(device: str) -> None:
     # An fp32 product is exact in fp64, and so is its sum with z but for cases in 2^29: one rounding to fp32 is left.
-    decay, state = torch.tensor(0.9), torch.zeros(64, 100)
-    z = uniform(16, 64, 100, low=-0.5, high=1.0, dtype=torch.float32)
+    decay, state, z = torch.tensor(0.9), torch.zeros(64, 100), uniform(16, 64, 100, low=-0.5, dtype=torch.float32)
     out = functional.lif(z.to(device), beta=float(decay)).v.cpu()
     unfused = 0.0
     for t in range(16):

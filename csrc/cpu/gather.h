@@ -73,9 +73,10 @@ SF_HD int64_t append_set_bits(uint32_t word, int32_t first, int32_t* list, int64
   return count;
 }
 
-// The spiking neurons of one row, ascending; returns how many.
-inline int64_t list_spikes(const uint32_t* row, int64_t words, int32_t* list) {
+// The spiking neurons of one row, ascending; returns how many. Padding bits count for nothing, set or not.
+inline int64_t list_spikes(const uint32_t* row, int64_t neurons, int32_t* list) {
   int64_t count = 0;
-  for (int64_t w = 0; w < words; ++w) count = append_set_bits(row[w], static_cast<int32_t>(w * kWordBits), list, count);
+  for (int64_t w = 0; w < words_for(neurons); ++w)
+    count = append_set_bits(row[w] & neurons_of_word(w, neurons), static_cast<int32_t>(w * kWordBits), list, count);
   return count;
 }

@@ -2,11 +2,23 @@
 // forces a lower one.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdint>
+
 namespace spikefuse::cpu {
 
 enum class Isa { generic, avx2, avx512 };
 
 Isa isa();
+
+// For bodies that dispatch kernels. The instruction set is decided before the region, which would lose the message of a
+// wrong SPIKEFUSE_ISA.
+template <class F>
+void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& body) {
+  isa();
+  torch::stable::parallel_for(begin, end, grain, body);
+}
 
 }  // namespace spikefuse::cpu
 

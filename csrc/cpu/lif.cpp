@@ -63,7 +63,7 @@ void run_forward(const LifForward<acc_t, io_t>& p, acc_t* loss, int64_t* open_er
   const int64_t per_sample = tiles_per_sample(p.N), tiles = p.B * per_sample;
   std::vector<double> tile_loss(tiles, 0.0);
   std::vector<int64_t> tile_open(tiles, 0);
-  torch::stable::parallel_for(0, tiles, tile_grain(p.T), [&](int64_t begin, int64_t end) {
+  parallel_for(0, tiles, tile_grain(p.T), [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t b = tile / per_sample, first = tile % per_sample * isa_generic::kTile;
       const int64_t count = std::min(isa_generic::kTile, p.N - first);
@@ -82,7 +82,7 @@ void run_forward(const LifForward<acc_t, io_t>& p, acc_t* loss, int64_t* open_er
 template <class acc_t, class io_t>
 void run_backward(const LifBackward<acc_t, io_t>& p) {
   const int64_t per_sample = tiles_per_sample(p.N);
-  torch::stable::parallel_for(0, p.B * per_sample, tile_grain(p.T), [&](int64_t begin, int64_t end) {
+  parallel_for(0, p.B * per_sample, tile_grain(p.T), [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t b = tile / per_sample, first = tile % per_sample * isa_generic::kTile;
       SF_DISPATCH_ISA(lif_backward_tile(p, b, first, std::min(isa_generic::kTile, p.N - first)));

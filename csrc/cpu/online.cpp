@@ -29,7 +29,7 @@ struct Scratch {
 template <class acc_t, class Task>
 static void run_tasks(int64_t tasks, std::vector<Scratch<acc_t>>& scratch, const Task& task) {
   std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, static_cast<int64_t>(scratch.size()), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, static_cast<int64_t>(scratch.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t thread = begin; thread < end; ++thread)
       for (int64_t i = next++; i < tasks; i = next++) task(i, scratch[thread]);
   });

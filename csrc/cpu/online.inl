@@ -82,7 +82,7 @@ void advance_trace(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, bool 
                    const uint32_t* x, const int32_t* list, int64_t count) {
   if (first) {
     uint32_t* active = layer.nonzero + b * words_for(layer.in);
-    for (int64_t w = 0; w < words_for(layer.in); ++w) active[w] |= x[w];
+    for (int64_t w = 0; w < words_for(layer.in); ++w) active[w] |= x[w] & neurons_of_word(w, layer.in);
   }
   if (p.trace == Trace::shared) {
     advance_shared_trace(p, layer, b, list, count);
@@ -105,17 +105,17 @@ int64_t output_error(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int
   acc_t* delta = layer.delta + b * layer.out;
   for (int64_t m = 0; m < layer.out; ++m) delta[m] = acc_t(0);
   int64_t count = 0;
-  for (int64_t w = 0; w < W; ++w) count = append_set_bits(target[w] ^ spikes[w], int32_t(w * kWordBits), list, count);
+  for (int64_t w = 0; w < W; ++w) {
+    const uint32_t open = (target[w] ^ spikes[w]) & neurons_of_word(w, layer.out);
+    count = append_set_bits(open, int32_t(w * kWordBits), list, count);
+    if (p.layers > 1) layer.nonzero[b * W + w] = open;
+  }
   double loss = 0;
   for (int64_t k = 0; k < count; ++k) {
     const int64_t m = list[k];
     const acc_t error = masked_error(spike_at(target, m), spike_at(spikes, m), v[m], p.threshold);
     loss += 0.5 * double(error) * double(error);
     delta[m] = -error;
-  }
-  if (p.layers > 1) {
-    uint32_t* open = layer.nonzero + b * W;
-    for (int64_t w = 0; w < W; ++w) open[w] = target[w] ^ spikes[w];
   }
   p.loss[b] += loss;
   p.open_errors[b] += count;
@@ -131,7 +131,7 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, acc_t* v, 
     OnlineLayer<acc_t>& layer = p.layer[l];
     const int64_t W = words_for(layer.in);
     const uint32_t* x = l == 0 ? p.input + (t * p.B + b) * W : p.layer[l - 1].spikes + b * W;
-    const int64_t count = list_spikes(x, W, list);
+    const int64_t count = list_spikes(x, layer.in, list);
     advance_trace(p, layer, l == 0, b, t, x, list, count);
     gather_rows<false, acc_t>(layer.weight_in, layer.out, list, nullptr, count, layer.out, z);
     const int64_t spikes = integrate_layer(p, layer, b, z, v_layer);

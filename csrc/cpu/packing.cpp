@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
     const io_t* data = x.const_data_ptr<io_t>();
     const int64_t stride_r = x.stride(0), stride_n = x.stride(1);
     uint32_t* out = mutable_words_data(words);
-    torch::stable::parallel_for(0, R, row_grain(N), [&](int64_t begin, int64_t end) {
+    parallel_for(0, R, row_grain(N), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r)
         SF_DISPATCH_ISA(pack_row(data + r * stride_r, stride_n, N, out + r * W, row_counts[r]));
     });
@@ -62,7 +62,7 @@ Tensor unpack_spikes(Tensor words, int64_t neurons, ScalarType dtype) {
     using io_t = decltype(zero);
     const uint32_t* in = words_data(rows);
     io_t* out = x.mutable_data_ptr<io_t>();
-    torch::stable::parallel_for(0, R, row_grain(neurons), [&](int64_t begin, int64_t end) {
+    parallel_for(0, R, row_grain(neurons), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) SF_DISPATCH_ISA(unpack_row(in + r * W, neurons, out + r * neurons));
     });
   });
@@ -80,7 +80,7 @@ Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset)
     using io_t = decltype(zero);
     const io_t* in = rows.const_data_ptr<io_t>();
     uint32_t* out = mutable_words_data(words);
-    torch::stable::parallel_for(0, B * W, std::max<int64_t>(1, 256 / std::max<int64_t>(steps, 1)),
+    parallel_for(0, B * W, std::max<int64_t>(1, 256 / std::max<int64_t>(steps, 1)),
                                 [&](int64_t begin, int64_t end) {
                                   for (int64_t i = begin; i < end; ++i) {
                                     const int64_t b = i / W, w = i % W, first = w * kWordBits;

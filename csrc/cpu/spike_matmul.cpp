@@ -27,9 +27,9 @@ static void run_spike_matmul(const Tensor& words, const Tensor& weight, Tensor& 
   const uint32_t* x = words_data(words);
   const acc_t* w = weight.const_data_ptr<acc_t>();
   acc_t* out = z.mutable_data_ptr<acc_t>();
-  torch::stable::parallel_for(0, R, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, R, 1, [&](int64_t begin, int64_t end) {
     std::vector<int32_t> list(N);
-    for (int64_t r = begin; r < end; ++r) SF_DISPATCH_ISA(spike_matmul_row(x + r * W, W, w, M, list.data(), out + r * M));
+    for (int64_t r = begin; r < end; ++r) SF_DISPATCH_ISA(spike_matmul_row(x + r * W, N, w, M, list.data(), out + r * M));
   });
 }
 
@@ -56,7 +56,7 @@ static void run_spike_matmul_transposed(const Tensor& words, const Tensor& grad,
   const uint32_t* x = words_data(words);
   const acc_t* g = grad.const_data_ptr<acc_t>();
   acc_t* dw = out.mutable_data_ptr<acc_t>();
-  torch::stable::parallel_for(0, W, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, W, 1, [&](int64_t begin, int64_t end) {
     std::vector<int32_t> lists(kWordBits * R);
     for (int64_t w = begin; w < end; ++w) {
       const int64_t neurons = std::min(kWordBits, N - w * kWordBits);

@@ -5,8 +5,8 @@
 
 // z[0 ... M) = sum of the weight rows of the inputs that spike; `list` holds N entries.
 template <class acc_t>
-void spike_matmul_row(const uint32_t* words, int64_t W, const acc_t* weight, int64_t M, int32_t* list, acc_t* z) {
-  const int64_t count = list_spikes(words, W, list);
+void spike_matmul_row(const uint32_t* words, int64_t N, const acc_t* weight, int64_t M, int32_t* list, acc_t* z) {
+  const int64_t count = list_spikes(words, N, list);
   gather_rows<false, acc_t>(weight, M, list, nullptr, count, M, z);
 }
 
