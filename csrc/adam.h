@@ -15,16 +15,16 @@ enum class Optimizer : int { adam = 0, sgd = 1 };
 template <class acc_t>
 struct UpdateStep {
   acc_t beta1, one_minus_beta1, beta2, one_minus_beta2;
-  acc_t step_size;             // lr / (1 - beta1^k) for Adam, lr for SGD
-  acc_t inverse_sqrt_bias2;    // 1 / sqrt(1 - beta2^k)
+  acc_t step_size;           // lr / (1 - beta1^k) for Adam, lr for SGD
+  acc_t inverse_sqrt_bias2;  // 1 / sqrt(1 - beta2^k)
   acc_t epsilon;
-  acc_t l2;                    // added to the gradient as l2 * w
-  acc_t shrink;                // decoupled decay: w <- shrink * w - update
+  acc_t l2;      // added to the gradient as l2 * w
+  acc_t shrink;  // decoupled decay: w <- shrink * w - update
 };
 
 template <class acc_t>
-UpdateStep<acc_t> make_update_step(Optimizer optimizer, int64_t k, double lr, double beta1, double beta2, double epsilon,
-                                   double weight_decay, bool decoupled) {
+UpdateStep<acc_t> make_update_step(Optimizer optimizer, int64_t k, double lr, double beta1, double beta2,
+                                   double epsilon, double weight_decay, bool decoupled) {
   const double bias1 = 1.0 - std::pow(beta1, double(k));
   const double bias2 = 1.0 - std::pow(beta2, double(k));
   UpdateStep<acc_t> step;

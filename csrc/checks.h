@@ -44,8 +44,8 @@ inline bool is_io_dtype(ScalarType t) {
 }
 
 inline void check_io_dtype(ScalarType t, const char* name) {
-  STD_TORCH_CHECK(is_io_dtype(t), "spikefuse: expected ", name,
-                  " of dtype float32, bfloat16, float16 or float64, got ", torch::headeronly::toString(t));
+  STD_TORCH_CHECK(is_io_dtype(t), "spikefuse: expected ", name, " of dtype float32, bfloat16, float16 or float64, got ",
+                  torch::headeronly::toString(t));
 }
 
 // Membrane potentials are fp32 whatever the I/O type, and fp64 for fp64.
@@ -71,7 +71,11 @@ const T* optional_data(const std::optional<Tensor>& t) {
   return t ? t->const_data_ptr<T>() : nullptr;
 }
 
-inline const uint32_t* words_data(const Tensor& t) { return reinterpret_cast<const uint32_t*>(t.const_data_ptr<int32_t>()); }
-inline uint32_t* mutable_words_data(const Tensor& t) { return reinterpret_cast<uint32_t*>(t.mutable_data_ptr<int32_t>()); }
+inline const uint32_t* words_data(const Tensor& t) {
+  return reinterpret_cast<const uint32_t*>(t.const_data_ptr<int32_t>());
+}
+inline uint32_t* mutable_words_data(const Tensor& t) {
+  return reinterpret_cast<uint32_t*>(t.mutable_data_ptr<int32_t>());
+}
 
 }  // namespace spikefuse

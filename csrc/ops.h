@@ -43,11 +43,10 @@ using torch::stable::Tensor;
   Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons);                                          \
   /* input [T, B, W], target [T, B, W], weights L x [out, in], changed in place */                                     \
   /* -> loss [] fp64 summed over samples, open errors [] int64, spike counts [B, sum of out] int32 */                  \
-  std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std::vector<Tensor> weights,            \
-                                                  double decay, double threshold, int64_t trace, double trace_divisor, \
-                                                  bool v_clamp, int64_t surrogate, double slope, int64_t optimizer,    \
-                                                  double lr, double beta1, double beta2, double epsilon,               \
-                                                  double weight_decay, bool decoupled)
+  std::tuple<Tensor, Tensor, Tensor> online_step_(                                                                     \
+      Tensor input, Tensor target, std::vector<Tensor> weights, double decay, double threshold, int64_t trace,         \
+      double trace_divisor, bool v_clamp, int64_t surrogate, double slope, int64_t optimizer, double lr, double beta1, \
+      double beta2, double epsilon, double weight_decay, bool decoupled)
 
 namespace cpu {
 SPIKEFUSE_OP_PROTOTYPES;

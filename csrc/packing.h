@@ -15,6 +15,8 @@ SF_HD uint32_t neurons_of_word(int64_t w, int64_t neurons) {
   return rest >= kWordBits ? ~0u : (1u << rest) - 1;
 }
 
-SF_HD bool spike_at(const uint32_t* row, int64_t neuron) { return row[neuron / kWordBits] >> (neuron % kWordBits) & 1u; }
+SF_HD bool spike_at(const uint32_t* row, int64_t neuron) {
+  return row[neuron / kWordBits] >> (neuron % kWordBits) & 1u;
+}
 
 }  // namespace spikefuse

@@ -1,13 +1,14 @@
 """Differentiable LIF dynamics, products with packed spikes, and Poisson encoding, as functions.
 
-Time comes first: ``[T, B, N]`` is T steps of B samples of N neurons. The LIF recursion of all steps is one compiled call,
-and for its backward it keeps v (fp32, 4 bytes a neuron-step) and nothing else that grows with T.
+Time comes first: ``[T, B, N]`` is T steps of B samples of N neurons. The LIF recursion of all steps is one compiled
+call, and for its backward it keeps v (fp32, 4 bytes a neuron-step) and nothing else that grows with T.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -112,7 +113,9 @@ def lif(
         ([0.0, 0.0, 1.0], 0.0)
     """
     settings = _lif_settings("lif", z, state, decay_factor(leak, beta, tau), threshold, reset, surrogate, slope)
-    spikes, v, new_state, _, _ = _LIF.apply(z, *settings.tensors, None, settings.reset, detach_reset, *settings.surrogate)
+    spikes, v, new_state, _, _ = _apply_lif(
+        z, *settings.tensors, None, settings.reset, detach_reset, *settings.surrogate
+    )
     return LIFOutput(spikes, v, new_state)
 
 
@@ -132,8 +135,8 @@ def lif_masked_loss(
 ) -> MaskedLossOutput:
     """:func:`lif` and the masked membrane-potential loss of its output (eqs 5-8), the error never stored.
 
-    ``E = (y XOR s) * (threshold * y - v)``, ``loss = 1/2 sum E^2``. The forward scan sums the loss, the reverse scan makes
-    E again from v. The mask is a constant of the derivative, so ``d loss / d v = -E``.
+    ``E = (y XOR s) * (threshold * y - v)``, ``loss = 1/2 sum E^2``. The forward scan sums the loss, the reverse scan
+    makes E again from v. The mask is a constant of the derivative, so ``d loss / d v = -E``.
 
     Args:
         z: as in :func:`lif`.
@@ -157,7 +160,7 @@ def lif_masked_loss(
     packed = target if isinstance(target, PackedSpikes) else PackedSpikes.pack(target)
     _check_shape("lif_masked_loss", "target", packed.shape, list(z.shape))
     _check_device("lif_masked_loss", "target", packed.device, z)
-    spikes, _, new_state, loss, open_errors = _LIF.apply(
+    spikes, _, new_state, loss, open_errors = _apply_lif(
         z, *settings.tensors, packed.words, settings.reset, detach_reset, *settings.surrogate
     )
     return MaskedLossOutput(loss, spikes.detach(), new_state, open_errors)
@@ -166,8 +169,8 @@ def lif_masked_loss(
 def spike_linear(x: PackedSpikes | Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` where x is spikes: event-driven for packed and for sparse dense 0/1 inputs.
 
-    A dense input is packed on the way and, if it is all zeros and ones and at most half of them ones, the product adds up
-    the weight rows of the inputs that spike, and keeps 1 bit per input-step for the backward. Any other dense input
+    A dense input is packed on the way and, if it is all zeros and ones and at most half of them ones, the product adds
+    up the weight rows of the inputs that spike, and keeps 1 bit per input-step for the backward. Any other dense input
     takes ``torch.nn.functional.linear``. Under torch.compile a dense input always does: the choice depends on data.
 
     Args:
@@ -202,21 +205,22 @@ def spike_linear(x: PackedSpikes | Tensor, weight: Tensor, bias: Tensor | None =
         if bias.dtype != weight.dtype:
             raise TypeError(f"spike_linear: expected bias of dtype {weight.dtype}, the weight's, got {bias.dtype}")
     ops.check_backend(weight, "spike_matmul")
-    packed = x if isinstance(x, PackedSpikes) else _pack_if_sparse_spikes(x, weight)
+    dense, packed = (None, x) if isinstance(x, PackedSpikes) else (x, _pack_if_sparse_spikes(x, weight))
     if packed is None:
-        return torch.nn.functional.linear(x, weight, bias)
+        return torch.nn.functional.linear(cast(Tensor, dense), weight, bias)
     device = weight.device.type
     autocasts = torch.is_autocast_enabled(device) and weight.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if autocasts else weight.dtype
-    z: Tensor = _SpikeLinear.apply(x if isinstance(x, Tensor) else None, packed.words, weight, dtype)
+    z: Tensor = _apply_spike_linear(dense, packed.words, weight, dtype)
     return z if bias is None else z + bias.to(dtype)
 
 
 def poisson_encode(rates: Tensor, steps: int, *, seed: int, offset: int = 0) -> PackedSpikes:
     """Poisson spikes straight to bits: each input spikes at each step with its rate as probability, independently.
 
-    The draws are counter-based (Philox4x32-10): a bit depends on ``seed``, ``offset``, its time step, its sample's position
-    in the batch and its input, and on nothing else, so every backend and any number of threads give the same bits.
+    The draws are counter-based (Philox4x32-10): a bit depends on ``seed``, ``offset``, its time step, its sample's
+    position in the batch and its input, and on nothing else, so every backend and any number of threads give the same
+    bits.
 
     Args:
         rates: spike probability per step, ``[B, N]``, in [0, 1], fp32, bf16, fp16 or fp64.
@@ -322,7 +326,7 @@ def _check_device(caller: str, name: str, device: torch.device, reference: Tenso
 
 
 def _pack_if_sparse_spikes(x: Tensor, weight: Tensor) -> PackedSpikes | None:
-    """x packed, if it is zeros and ones and sparse enough for the event-driven product to be the faster one."""
+    """The packed form of x, if it is zeros and ones and sparse enough for the event-driven product to be faster."""
     if x.dtype != weight.dtype:
         if torch.is_autocast_enabled(x.device.type):
             return None
@@ -406,7 +410,7 @@ def _sum_like(per_sample: Tensor, parameter: Tensor) -> Tensor:
 
 
 class _SpikeLinear(torch.autograd.Function):
-    """``X W^T`` for spikes given as words, keeping the words; ``dense`` is X itself where a gradient may be asked of it."""
+    """``X W^T`` of spikes given as words, which are kept; ``dense`` is X itself where a gradient may be asked of it."""
 
     @staticmethod
     def forward(ctx: Any, dense: Tensor | None, words: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -430,3 +434,8 @@ class _SpikeLinear(torch.autograd.Function):
             # [in, out], returned as the (out, in) view that matches the parameter's own strides
             grad_weight = ops.spike_matmul_transposed(rows, grad_rows, ctx.in_features).to(ctx.weight_dtype).t()
         return grad_dense, None, grad_weight, None
+
+
+# Function.apply has no types.
+_apply_lif: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = _LIF.apply
+_apply_spike_linear: Callable[..., Tensor] = _SpikeLinear.apply

@@ -16,11 +16,12 @@ from spikefuse.packed import PackedSpikes
 class LIF(nn.Module):
     """A layer of leaky integrate-and-fire neurons over all time steps; no weights of its own.
 
-    ``v[t] = decay * v'[t-1] + z[t]``, a spike where ``v >= threshold``, v' = v after the reset. The module holds no state:
-    what one call returns as ``state`` is what the next call takes.
+    ``v[t] = decay * v'[t-1] + z[t]``, a spike where ``v >= threshold``, v' = v after the reset. The module holds no
+    state: what one call returns as ``state`` is what the next call takes.
 
     Args:
-        leak, beta, tau: exactly one; the decay is ``1 - leak``, ``beta``, or ``1 - 1 / tau``. A number or a tensor ``[N]``.
+        leak, beta, tau: exactly one; the decay is ``1 - leak``, ``beta``, or ``1 - 1 / tau``. A number or a tensor
+            ``[N]``.
         threshold: a number or a tensor ``[N]``.
         reset: "zero", "subtract" or "none".
         detach_reset: leave the reset out of the gradient.
@@ -157,9 +158,7 @@ class LIF(nn.Module):
             spikes, v = spikes.transpose(0, 1), v.transpose(0, 1)
         return (spikes, new_state, v) if return_vmem else (spikes, new_state)
 
-    def masked_loss(
-        self, z: Tensor, target: PackedSpikes | Tensor, state: Tensor | None = None
-    ) -> MaskedLossOutput:
+    def masked_loss(self, z: Tensor, target: PackedSpikes | Tensor, state: Tensor | None = None) -> MaskedLossOutput:
         """The masked membrane-potential loss of this layer as the output layer (eqs 5-8), fused with the recursion.
 
         Args:
@@ -210,15 +209,15 @@ def _describe(value: float | Tensor) -> str:
 class LIFLinear(nn.Module):
     """A fully connected layer of LIF neurons: ``z = x W^T + bias``, then the LIF recursion over all time steps.
 
-    The weight has nn.Linear's shape (out, in) and is stored input-major, with strides (1, out): the event-driven product
-    reads one contiguous row per spike. For its backward a layer keeps v, 4 bytes a neuron-step, and its input as bits,
-    1/8 byte an input-step; a real-valued dense input is kept as it is.
+    The weight has nn.Linear's shape (out, in) and is stored input-major, with strides (1, out): the event-driven
+    product reads one contiguous row per spike. For its backward a layer keeps v, 4 bytes a neuron-step, and its input
+    as bits, 1/8 byte an input-step; a real-valued dense input is kept as it is.
 
     Args:
         in_features, out_features: number of inputs and of neurons, >= 1.
         bias: add a learnable bias to z.
-        leak, beta, tau, threshold, reset, detach_reset, surrogate, slope, learn_beta, learn_threshold, batch_first: as in
-            :class:`LIF`.
+        leak, beta, tau, threshold, reset, detach_reset, surrogate, slope, learn_beta, learn_threshold, batch_first: as
+            in :class:`LIF`.
         dtype: of weight, bias, dense input and spikes: fp32, bf16, fp16 or fp64. v and state are fp32 (fp64 for fp64).
 
     Raises:

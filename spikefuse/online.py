@@ -1,9 +1,9 @@
 """Online learning: weights change at every time step (Roy, Panda & Roy 2019).
 
-One call of :func:`online_step_` takes a batch through all T time steps; each step goes forward with the weights that the
-step before left, forms the masked error, and updates every layer from traces. A trace per synapse, ``[B, out, in]``, is
-never stored: the gated one is a sum over the window since the neuron's last spike, and a neuron's whole trace state is
-the age of that spike.
+One call of :func:`online_step_` takes a batch through all T time steps; each step goes forward with the weights that
+the step before left, forms the masked error, and updates every layer from traces. A trace per synapse,
+``[B, out, in]``, is never stored: the gated one is a sum over the window since the neuron's last spike, and a neuron's
+whole trace state is the age of that spike.
 
 Autograd through :class:`spikefuse.LIFLinear` is not this rule, not even with the weights held: it sends a layer's error
 down through the recursion of every layer (full backpropagation through time), the rule sends the error of the same time
@@ -43,13 +43,14 @@ class OnlineRule:
         trace: "gated" is the paper's text: a trace per synapse, zeroed for each neuron that spikes. "shared" is the
             authors' released code: a trace per input, scaled by ``1 - spikes / D`` after each step.
         trace_divisor: D of the shared trace; None for each layer's fan-in.
-        v_clamp: v never exceeds the threshold before the error is formed; None means True for "shared", False for "gated".
+        v_clamp: v never exceeds the threshold before the error is formed; None means True for "shared", False for
+            "gated".
         optimizer: "adam" with moments that start from zero in every batch and run over its time steps, or "sgd".
         lr: learning rate, >= 0.
         betas, eps: Adam's; eps > 0.
         weight_decay: >= 0.
-        weight_decay_mode: "decoupled": ``w <- (1 - lr * weight_decay) * w - update``; "l2": ``weight_decay * w`` is added
-            to the gradient.
+        weight_decay_mode: "decoupled": ``w <- (1 - lr * weight_decay) * w - update``; "l2": ``weight_decay * w`` is
+            added to the gradient.
         surrogate, slope: see :mod:`spikefuse.surrogate`.
 
     Raises:
@@ -82,7 +83,9 @@ class OnlineRule:
             ("weight_decay_mode", WEIGHT_DECAY_MODES),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"OnlineRule: expected {name} as one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"OnlineRule: expected {name} as one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
         surrogate_id(self.surrogate)
         checks = {
             "leak": 0 <= self.leak <= 1,
@@ -149,8 +152,9 @@ def online_step_(
     """Learns from one batch, updating ``weights`` in place at each of its T time steps; one compiled call.
 
     Each step: forward with the current weights (eqs 1-2), masked error of the output (eqs 5-7), errors of the hidden
-    layers from the same step's (eqs 13-15), gradient from the traces (eqs 10-12, 16-17), update. All gradients of a step
-    use the weights from before its update. Sums run in a fixed order, so the result is the same for any number of threads.
+    layers from the same step's (eqs 13-15), gradient from the traces (eqs 10-12, 16-17), update. All gradients of a
+    step use the weights from before its update. Sums run in a fixed order, so the result is the same for any number of
+    threads.
 
     Args:
         weights: ``[out, in]`` for each layer, first layer first, fp32 or fp64; fastest stored input-major, with strides

@@ -6,8 +6,8 @@ prototypes in ``csrc/ops.h``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, cast
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +33,13 @@ IO_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """Element types of a layer's input and output."""
 
 _ops = torch.ops.spikefuse
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+
+def _register_fake(name: str) -> Callable[[_F], _F]:
+    """torch.library.register_fake, typed."""
+    return cast("Callable[[_F], _F]", torch.library.register_fake(f"spikefuse::{name}"))
 
 
 def check_backend(tensor: Tensor, op: str) -> None:
@@ -73,7 +80,7 @@ def lif_forward(
     )
 
 
-@torch.library.register_fake("spikefuse::lif_forward")
+@_register_fake("lif_forward")
 def _(
     z: Tensor, state: Tensor | None, decay: Tensor, threshold: Tensor, target: Tensor | None, reset: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -127,7 +134,7 @@ def lif_backward(
     )
 
 
-@torch.library.register_fake("spikefuse::lif_backward")
+@_register_fake("lif_backward")
 def _(
     grad_spikes: Tensor | None,
     grad_v: Tensor | None,
@@ -161,7 +168,7 @@ def pack_spikes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return cast("tuple[Tensor, Tensor, Tensor]", _ops.pack_spikes(x))
 
 
-@torch.library.register_fake("spikefuse::pack_spikes")
+@_register_fake("pack_spikes")
 def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows, neurons = x.shape
     words = x.new_empty((rows, (neurons + 31) // 32), dtype=torch.int32)
@@ -173,7 +180,7 @@ def unpack_spikes(words: Tensor, neurons: int, dtype: torch.dtype) -> Tensor:
     return cast(Tensor, _ops.unpack_spikes(words, neurons, dtype))
 
 
-@torch.library.register_fake("spikefuse::unpack_spikes")
+@_register_fake("unpack_spikes")
 def _(words: Tensor, neurons: int, dtype: torch.dtype) -> Tensor:
     return words.new_empty((words.shape[0], neurons), dtype=dtype)
 
@@ -183,7 +190,7 @@ def poisson_encode(rates: Tensor, steps: int, seed: int, offset: int) -> Tensor:
     return cast(Tensor, _ops.poisson_encode(rates, steps, seed, offset))
 
 
-@torch.library.register_fake("spikefuse::poisson_encode")
+@_register_fake("poisson_encode")
 def _(rates: Tensor, steps: int, seed: int, offset: int) -> Tensor:
     samples, neurons = rates.shape
     return rates.new_empty((steps, samples, (neurons + 31) // 32), dtype=torch.int32)
@@ -194,7 +201,7 @@ def spike_matmul(words: Tensor, weight: Tensor) -> Tensor:
     return cast(Tensor, _ops.spike_matmul(words, weight))
 
 
-@torch.library.register_fake("spikefuse::spike_matmul")
+@_register_fake("spike_matmul")
 def _(words: Tensor, weight: Tensor) -> Tensor:
     return weight.new_empty((words.shape[0], weight.shape[1]))
 
@@ -204,7 +211,7 @@ def spike_matmul_transposed(words: Tensor, grad: Tensor, neurons: int) -> Tensor
     return cast(Tensor, _ops.spike_matmul_transposed(words, grad, neurons))
 
 
-@torch.library.register_fake("spikefuse::spike_matmul_transposed")
+@_register_fake("spike_matmul_transposed")
 def _(words: Tensor, grad: Tensor, neurons: int) -> Tensor:
     return grad.new_empty((neurons, grad.shape[1]))
 
@@ -253,7 +260,7 @@ def online_step_(
     )
 
 
-@torch.library.register_fake("spikefuse::online_step_")
+@_register_fake("online_step_")
 def _(
     input: Tensor, target: Tensor, weights: Sequence[Tensor], *settings: float | int | bool
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,8 +29,8 @@ def words_for(num_neurons: int) -> int:
 class PackedSpikes:
     """Spikes at one bit each: 32 times smaller than fp32, and the input that the event-driven products work on.
 
-    Neuron ``n`` is bit ``n % 32`` of word ``n // 32``; the padding bits of the last word are 0. A packed tensor takes no
-    gradient: it is data, or the output of a layer below which nothing is trained.
+    Neuron ``n`` is bit ``n % 32`` of word ``n // 32``; the padding bits of the last word are 0. A packed tensor takes
+    no gradient: it is data, or the output of a layer below which nothing is trained.
 
     Args:
         words: int32 tensor of shape ``[..., ceil(num_neurons / 32)]`` on any device, usually ``[T, B, W]``.
@@ -149,7 +149,8 @@ class PackedSpikes:
             raise ValueError("PackedSpikes.counts: expected a leading dimension, got the neurons'")
         summed = [s for d, s in enumerate(self.shape) if d != dim % len(self.shape)]
         total = torch.zeros(summed, dtype=torch.int32, device=self.device)
-        for words in self.words.unbind(dim % len(self.shape)):  # a step at a time: dense, all of them need 32 times more
+        # A step at a time: dense, all of them together need 32 times the memory.
+        for words in self.words.unbind(dim % len(self.shape)):
             total += self._trusted(words, self.num_neurons).unpack(torch.int32)
         return total
 
@@ -175,7 +176,8 @@ class PackedSpikes:
             )
         if Ellipsis not in indices:
             indices = (*indices, Ellipsis)
-        return self._trusted(self.words[(*indices, slice(None))], self.num_neurons)
+        whole = (*indices, slice(None))
+        return self._trusted(self.words[whole], self.num_neurons)
 
     def __len__(self) -> int:
         """Size of the first dimension."""

@@ -1,4 +1,4 @@
-"""Every op in plain PyTorch, written to be read: the oracle of the parity tests, and the paper's equations in one place.
+"""Every op in plain PyTorch, written to be read: the parity tests' oracle, and the paper's equations in one place.
 
 Nothing here is fast. Equation numbers are those of Roy, Panda & Roy (2019).
 """
@@ -43,9 +43,12 @@ class _Spike(torch.autograd.Function):
         return (x >= 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return grad * surrogate_derivative(ctx.surrogate, x, ctx.slope), None, None  # type: ignore[attr-defined]
+
+
+_spike: Callable[[Tensor, str, float], Tensor] = _Spike.apply  # Function.apply has no types
 
 
 def lif(
@@ -78,7 +81,7 @@ def lif(
     spikes, potentials = [], []
     for z_t in z:
         v = decay * after_reset + z_t
-        s = _Spike.apply(v - threshold, surrogate, slope)
+        s = _spike(v - threshold, surrogate, slope)
         s_reset = s.detach() if detach_reset else s
         if reset == "zero":
             # A select where nothing flows through s, so that a neuron at +inf resets to 0 and not to NaN.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -22,7 +23,7 @@ def make_problem(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Weights that let all layers spike now and then, and random input and target spikes."""
     generator = torch.Generator().manual_seed(seed)
-    pairs = zip(sizes, sizes[1:], strict=False)
+    pairs = itertools.pairwise(sizes)
     weights = [(torch.rand(o, i, generator=generator, dtype=dtype) - 0.35) * 2 * i**-0.5 for i, o in pairs]
     inputs = (torch.rand(steps, samples, sizes[0], generator=generator) < 0.4).float()
     targets = (torch.rand(steps, samples, sizes[-1], generator=generator) < 0.3).float()
@@ -287,7 +288,7 @@ class TestLayoutThreadsAndState:
         assert stats.loss == 0 and stats.error_zeros == 1 and stats.firing_rates == [0.0, 0.0]
 
     def test_learning_reduces_the_loss(self) -> None:
-        weights, x, _ = make_problem((64, 32, 64), 15, 20, torch.float32)
+        weights, _, _ = make_problem((64, 32, 64), 15, 20, torch.float32)
         pattern = (torch.rand(1, 20, 64, generator=torch.Generator().manual_seed(1)) < 0.2).float().expand(15, -1, -1)
         losses = [online.online_step_(weights, pattern, pattern, OnlineRule(lr=2e-3)).loss for _ in range(40)]
         assert losses[-1] < 0.5 * losses[0]

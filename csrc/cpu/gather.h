@@ -18,8 +18,8 @@ SF_HD vec multiply_add(acc_t a, vec x, vec y) {
 
 // `vectors` vectors of out, held in registers while the rows go by; rows are added in the order of `index`.
 template <bool weighted, int vectors, int bytes, class acc_t>
-SF_HD void gather_columns(const acc_t* rows, int64_t row_stride, const int32_t* index, const acc_t* weight, int64_t count,
-                          acc_t* out) {
+SF_HD void gather_columns(const acc_t* rows, int64_t row_stride, const int32_t* index, const acc_t* weight,
+                          int64_t count, acc_t* out) {
   using vec = typename VectorOf<acc_t, bytes>::type;
   constexpr int lanes = VectorOf<acc_t, bytes>::lanes;
   vec sum[vectors] = {};
@@ -36,8 +36,9 @@ SF_HD void gather_columns(const acc_t* rows, int64_t row_stride, const int32_t* 
   for (int j = 0; j < vectors; ++j) *reinterpret_cast<vec*>(out + j * lanes) = sum[j];
 }
 
-// out[0 ... columns) = sum over k of weight[k] * rows[index[k]][0 ... columns); without weights, of the rows themselves.
-// Column tiles of eight vectors: eight chains of additions hide the latency of each, and leave half of the registers.
+// out[0 ... columns) = sum over k of weight[k] * rows[index[k]][0 ... columns); without weights, of the rows
+// themselves. Column tiles of eight vectors: eight chains of additions hide the latency of each, and leave half of the
+// registers.
 template <bool weighted, class acc_t>
 inline void gather_rows(const acc_t* rows, int64_t row_stride, const int32_t* index, const acc_t* weight, int64_t count,
                         int64_t columns, acc_t* out) {

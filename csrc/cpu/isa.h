@@ -23,16 +23,16 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& body) {
 }  // namespace spikefuse::cpu
 
 #if defined(__x86_64__)
-#define SF_DISPATCH_ISA(call)                    \
-  switch (::spikefuse::cpu::isa()) {             \
-    case ::spikefuse::cpu::Isa::avx512:          \
-      ::spikefuse::cpu::isa_avx512::call;        \
-      break;                                     \
-    case ::spikefuse::cpu::Isa::avx2:            \
-      ::spikefuse::cpu::isa_avx2::call;          \
-      break;                                     \
-    default:                                     \
-      ::spikefuse::cpu::isa_generic::call;       \
+#define SF_DISPATCH_ISA(call)              \
+  switch (::spikefuse::cpu::isa()) {       \
+    case ::spikefuse::cpu::Isa::avx512:    \
+      ::spikefuse::cpu::isa_avx512::call;  \
+      break;                               \
+    case ::spikefuse::cpu::Isa::avx2:      \
+      ::spikefuse::cpu::isa_avx2::call;    \
+      break;                               \
+    default:                               \
+      ::spikefuse::cpu::isa_generic::call; \
   }
 #else
 #define SF_DISPATCH_ISA(call) ::spikefuse::cpu::isa_generic::call

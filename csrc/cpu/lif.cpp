@@ -40,8 +40,8 @@ struct LifBackward {
   Surrogate surrogate;
   acc_t slope;
   int64_t T, B, N;
-  io_t* grad_z;               // [T, B, N]
-  acc_t* grad_initial_state;  // [B, N]
+  io_t* grad_z;                        // [T, B, N]
+  acc_t* grad_initial_state;           // [B, N]
   acc_t *grad_decay, *grad_threshold;  // [B, N] each, or null
 };
 
@@ -52,11 +52,14 @@ struct LifBackward {
 
 namespace spikefuse::cpu {
 
-// A tile is one sample's kTile neurons; the same tiles whatever the number of threads, so the loss is summed in one order.
+// A tile is one sample's kTile neurons; the same tiles whatever the number of threads, so the loss is summed in one
+// order.
 static int64_t tiles_per_sample(int64_t N) { return (N + isa_generic::kTile - 1) / isa_generic::kTile; }
 
 // Tiles for one thread at the least: about 16,000 neuron-steps, a few microseconds of work.
-static int64_t tile_grain(int64_t T) { return std::max<int64_t>(1, 16384 / (isa_generic::kTile * std::max<int64_t>(T, 1))); }
+static int64_t tile_grain(int64_t T) {
+  return std::max<int64_t>(1, 16384 / (isa_generic::kTile * std::max<int64_t>(T, 1)));
+}
 
 template <class acc_t, class io_t>
 void run_forward(const LifForward<acc_t, io_t>& p, acc_t* loss, int64_t* open_errors) {
@@ -147,11 +150,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward(Tensor z, std::op
   return {spikes, v, new_state, loss, open_errors};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> lif_backward(
-    std::optional<Tensor> grad_spikes, std::optional<Tensor> grad_v, std::optional<Tensor> grad_state,
-    std::optional<Tensor> grad_loss, Tensor v, std::optional<Tensor> state, Tensor decay, Tensor threshold,
-    std::optional<Tensor> target, ScalarType dtype, int64_t reset, bool detach_reset, int64_t surrogate, double slope,
-    bool parameter_gradients) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> lif_backward(std::optional<Tensor> grad_spikes, std::optional<Tensor> grad_v,
+                                                        std::optional<Tensor> grad_state,
+                                                        std::optional<Tensor> grad_loss, Tensor v,
+                                                        std::optional<Tensor> state, Tensor decay, Tensor threshold,
+                                                        std::optional<Tensor> target, ScalarType dtype, int64_t reset,
+                                                        bool detach_reset, int64_t surrogate, double slope,
+                                                        bool parameter_gradients) {
   check_dims(v, "v", 3);
   check_io_dtype(dtype, "the gradient");
   check_range(reset, 3, "reset");

@@ -1,5 +1,5 @@
-// LIF forward and reverse scan over all T for one tile: a sample and up to kTile neighbouring neurons, whose state stays
-// in the first-level cache while the tile walks through time.
+// LIF forward and reverse scan over all T for one tile: a sample and up to kTile neighbouring neurons, whose state
+// stays in the first-level cache while the tile walks through time.
 
 constexpr int64_t kTile = 256;
 
@@ -66,7 +66,8 @@ void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first
 }
 
 template <class acc_t>
-void surrogate_row(Surrogate kind, const acc_t* v, const acc_t* threshold, acc_t slope, acc_t* derivative, int64_t count) {
+void surrogate_row(Surrogate kind, const acc_t* v, const acc_t* threshold, acc_t slope, acc_t* derivative,
+                   int64_t count) {
   switch (kind) {
     case Surrogate::sigmoid:
       for (int64_t i = 0; i < count; ++i) derivative[i] = surrogate_sigmoid(v[i] - threshold[i], slope);
@@ -104,8 +105,8 @@ void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t fir
     if (p.grad_spikes || !p.detach_reset) {
       const acc_t* grad_spikes = nullptr;
       if (p.grad_spikes)
-        grad_spikes =
-            load_row(p.grad_spikes + t * p.grad_spikes_stride_t + b * p.grad_spikes_stride_b + first, spikes_buffer, count);
+        grad_spikes = load_row(p.grad_spikes + t * p.grad_spikes_stride_t + b * p.grad_spikes_stride_b + first,
+                               spikes_buffer, count);
       for (int64_t i = 0; i < count; ++i) {
         acc_t grad = grad_spikes ? grad_spikes[i] : acc_t(0);
         if (!p.detach_reset) grad += lif_reset_spike_backward(p.reset, carried[i], v[i], threshold[i]);
@@ -122,7 +123,8 @@ void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t fir
       for (int64_t i = 0; i < count; ++i) {
         const acc_t error = masked_error<acc_t>(target[i], lif_fires(v[i], threshold[i]), v[i], threshold[i]);
         total[i] = fused_multiply_add(-p.grad_loss, error, total[i]);
-        if (p.grad_threshold && target[i]) grad_threshold[i] = fused_multiply_add(p.grad_loss, error, grad_threshold[i]);
+        if (p.grad_threshold && target[i])
+          grad_threshold[i] = fused_multiply_add(p.grad_loss, error, grad_threshold[i]);
       }
     }
     if (p.grad_decay) {

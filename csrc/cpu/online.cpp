@@ -3,6 +3,7 @@
 #include <atomic>
 #include <limits>
 #include <memory>
+#include <thread>
 #include <type_traits>
 
 #if defined(__x86_64__)
@@ -24,15 +25,25 @@ struct Scratch {
   std::vector<int32_t> list;
 };
 
-// Runs task(i, scratch) for i in [0, tasks) with one thread for each scratch, every thread taking the next task when it is
-// done: rows differ much in work, and which thread does a row does not change its result.
-template <class acc_t, class Task>
-static void run_tasks(int64_t tasks, std::vector<Scratch<acc_t>>& scratch, const Task& task) {
-  std::atomic<int64_t> next{0};
-  parallel_for(0, static_cast<int64_t>(scratch.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = begin; thread < end; ++thread)
-      for (int64_t i = next++; i < tasks; i = next++) task(i, scratch[thread]);
-  });
+// A sweep over independent tasks that all threads share: each takes the next one when it is done with its last.
+struct Sweep {
+  std::atomic<int64_t> next{0}, done{0};
+};
+
+// Takes part in sweep after sweep, entering each when all tasks of the one before are done. A thread waits for tasks
+// and never for threads: one that has lost its core to another process holds up nobody but the task it is in.
+template <class Tasks, class Run>
+static void walk_sweeps(std::vector<Sweep>& sweeps, const Tasks& tasks, const Run& run) {
+  constexpr int kSpins = 2000;  // a few microseconds, about what the shortest sweep takes
+  for (size_t s = 0; s < sweeps.size(); ++s) {
+    const int64_t count = tasks(s);
+    for (int64_t i = sweeps[s].next++; i < count; i = sweeps[s].next++) {
+      run(s, i);
+      sweeps[s].done.fetch_add(1, std::memory_order_release);
+    }
+    for (int spin = 0; sweeps[s].done.load(std::memory_order_acquire) < count; ++spin)
+      if (spin >= kSpins) std::this_thread::yield();
+  }
 }
 
 // Owns a batch's buffers; all start from zero.
@@ -54,8 +65,8 @@ class OnlineBuffers {
 };
 
 template <class acc_t>
-static void copy_matrix(const acc_t* from, int64_t from_row, int64_t from_column, acc_t* to, int64_t to_row, int64_t to_column,
-                        int64_t rows, int64_t columns) {
+static void copy_matrix(const acc_t* from, int64_t from_row, int64_t from_column, acc_t* to, int64_t to_row,
+                        int64_t to_column, int64_t rows, int64_t columns) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < columns; ++c) to[r * to_row + c * to_column] = from[r * from_row + c * from_column];
 }
@@ -106,8 +117,13 @@ static void make_layers(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weight
 }
 
 template <class acc_t>
-static void run_steps(const OnlineBatch<acc_t>& p, double lr, double beta1, double beta2, double epsilon, double weight_decay,
-                      bool decoupled) {
+static int64_t output_tasks(const OnlineLayer<acc_t>& layer) {
+  return (layer.out + kOutputRows - 1) / kOutputRows;
+}
+
+template <class acc_t>
+static void run_steps(const OnlineBatch<acc_t>& p, double lr, double beta1, double beta2, double epsilon,
+                      double weight_decay, bool decoupled) {
   int64_t widest = 0, outputs = 0;
   for (int64_t l = 0; l < p.layers; ++l) {
     widest = std::max({widest, p.layer[l].in, p.layer[l].out});
@@ -122,27 +138,36 @@ static void run_steps(const OnlineBatch<acc_t>& p, double lr, double beta1, doub
   }
   const int64_t input_tasks = words_for(p.layer[0].in);
   int64_t update_tasks = input_tasks;
-  for (int64_t l = 1; l < p.layers; ++l) update_tasks += (p.layer[l].out + kOutputRows - 1) / kOutputRows;
+  for (int64_t l = 1; l < p.layers; ++l) update_tasks += output_tasks(p.layer[l]);
+  std::vector<UpdateStep<acc_t>> steps;
+  for (int64_t t = 0; t < p.T; ++t)
+    steps.push_back(make_update_step<acc_t>(p.optimizer, t + 1, lr, beta1, beta2, epsilon, weight_decay, decoupled));
 
-  for (int64_t t = 0; t < p.T; ++t) {
-    run_tasks(p.B, scratch, [&](int64_t b, Scratch<acc_t>& s) {
-      SF_DISPATCH_ISA(online_sample(p, b, t, s.v.data(), s.row.data(), s.list.data(), s.coefficient.data()));
-    });
-    const UpdateStep<acc_t> step =
-        make_update_step<acc_t>(p.optimizer, t + 1, lr, beta1, beta2, epsilon, weight_decay, decoupled);
-    run_tasks(update_tasks, scratch, [&](int64_t task, Scratch<acc_t>& s) {
-      if (task < input_tasks) {
-        SF_DISPATCH_ISA(update_input_rows(p, step, task, s.list.data(), s.coefficient.data(), s.row.data()));
-        return;
-      }
-      task -= input_tasks;
-      int64_t l = 1;
-      for (; task >= (p.layer[l].out + kOutputRows - 1) / kOutputRows; ++l)
-        task -= (p.layer[l].out + kOutputRows - 1) / kOutputRows;
-      SF_DISPATCH_ISA(
-          update_output_rows(p, step, l, task * kOutputRows, s.list.data(), s.coefficient.data(), s.row.data()));
-    });
-  }
+  // One parallel region for the batch, two sweeps a time step: samples forward and back, then rows of weights. Which
+  // thread does a sample or a row does not change its result.
+  std::vector<Sweep> sweeps(2 * p.T);
+  const auto tasks = [&](size_t s) { return s % 2 == 0 ? p.B : update_tasks; };
+  parallel_for(0, static_cast<int64_t>(scratch.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) {
+      Scratch<acc_t>& own = scratch[thread];
+      walk_sweeps(sweeps, tasks, [&](size_t s, int64_t task) {
+        const int64_t t = static_cast<int64_t>(s / 2);
+        if (s % 2 == 0) {
+          SF_DISPATCH_ISA(
+              online_sample(p, task, t, own.v.data(), own.row.data(), own.list.data(), own.coefficient.data()));
+        } else if (task < input_tasks) {
+          SF_DISPATCH_ISA(
+              update_input_rows(p, steps[t], task, own.list.data(), own.coefficient.data(), own.row.data()));
+        } else {
+          task -= input_tasks;
+          int64_t l = 1;
+          for (; task >= output_tasks(p.layer[l]); ++l) task -= output_tasks(p.layer[l]);
+          SF_DISPATCH_ISA(update_output_rows(p, steps[t], l, task * kOutputRows, own.list.data(),
+                                             own.coefficient.data(), own.row.data()));
+        }
+      });
+    }
+  });
 }
 
 static void check_online(const Tensor& input, const Tensor& target, const std::vector<Tensor>& weights) {
@@ -170,8 +195,8 @@ static void check_online(const Tensor& input, const Tensor& target, const std::v
 }
 
 template <class acc_t>
-static void run_online(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights, int32_t* counts, double lr, double beta1,
-                       double beta2, double epsilon, double weight_decay, bool decoupled) {
+static void run_online(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights, int32_t* counts, double lr,
+                       double beta1, double beta2, double epsilon, double weight_decay, bool decoupled) {
   OnlineBuffers<acc_t> buffers;
   std::vector<OnlineLayer<acc_t>> layers;
   make_layers(p, weights, buffers, layers, counts);
@@ -208,8 +233,8 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.layers = static_cast<int64_t>(weights.size());
     p.window = (T + 15) / 16 * 16;
     // Samples and their windows are numbered in 32 bits in the event lists.
-    STD_TORCH_CHECK(B * p.window <= std::numeric_limits<int32_t>::max(), "spikefuse: expected B * T below 2^31, got B = ", B,
-                    " and T = ", T);
+    STD_TORCH_CHECK(B * p.window <= std::numeric_limits<int32_t>::max(),
+                    "spikefuse: expected B * T below 2^31, got B = ", B, " and T = ", T);
     p.counts_stride = outputs;
     p.input = words_data(input_words);
     p.target = words_data(target_words);
@@ -224,7 +249,8 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.loss = sample_loss.data();
     p.open_errors = sample_open.data();
     if (T > 0 && B > 0)
-      run_online(p, weights, spike_counts.mutable_data_ptr<int32_t>(), lr, beta1, beta2, epsilon, weight_decay, decoupled);
+      run_online(p, weights, spike_counts.mutable_data_ptr<int32_t>(), lr, beta1, beta2, epsilon, weight_decay,
+                 decoupled);
   };
   if (weights[0].scalar_type() == ScalarType::Double)
     run(double{});

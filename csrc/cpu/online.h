@@ -15,8 +15,8 @@ enum class Trace : int { shared = 0, gated = 1 };
 //
 // The first layer stores its weights input-major only: its inputs are sparse, so its forward pass and its update both
 // walk over the rows of inputs that have spiked, and nothing is propagated below it. A later layer's error is sparse
-// instead (the mask opens few outputs), so its update and the error it passes down walk over rows of outputs: it keeps an
-// output-major copy beside the input-major one of its forward pass, and both are written by the update.
+// instead (the mask opens few outputs), so its update and the error it passes down walk over rows of outputs: it keeps
+// an output-major copy beside the input-major one of its forward pass, and both are written by the update.
 template <class acc_t>
 struct OnlineLayer {
   int64_t in, out;
@@ -26,11 +26,12 @@ struct OnlineLayer {
   acc_t* state;       // [B, out] membrane potential after the reset
   acc_t* delta;       // [B, out] dL/dv of this time step
   uint32_t* spikes;   // [B, words(out)] of this time step
-  uint32_t* nonzero;  // first layer: [B, words(in)], inputs whose trace is not zero; later: [B, words(out)], open errors
+  uint32_t*
+      nonzero;  // first layer: [B, words(in)], inputs whose trace is not zero; later: [B, words(out)], open errors
   // shared: [B, in], the leaky sum. gated: window sums, the trace of a neuron that last spiked a steps ago for each
   // a = 1 ... t; [B, in, window] in the first layer and [B, window, in] in later ones, as their updates read them. A
-  // window sum and no difference of two leaky sums: where no input spiked it is exactly zero, and Adam, which divides by
-  // the gradient's own size, would turn the rounding error of a difference into a full step.
+  // window sum and no difference of two leaky sums: where no input spiked it is exactly zero, and Adam, which divides
+  // by the gradient's own size, would turn the rounding error of a difference into a full step.
   acc_t* trace;
   acc_t* trace_scale;  // [B] shared: 1 - spikes / D of the last time step
   int32_t* age;        // [B, out] gated: time steps since the neuron's last spike, less one

@@ -1,12 +1,13 @@
-// The online rule, one time step in two sweeps: every sample goes forward and gets its errors (online_sample), then every
-// weight row gets its gradient, never stored beyond the row, and its update (update_*). Each sample and each row is
-// computed by one thread in a fixed order, so the result does not depend on how many threads there are.
+// The online rule, one time step in two sweeps: every sample goes forward and gets its errors (online_sample), then
+// every weight row gets its gradient, never stored beyond the row, and its update (update_*). Each sample and each row
+// is computed by one thread in a fixed order, so the result does not depend on how many threads there are.
 
 #include "gather.h"
 
 // Writes v[t], the spike words and v'[t]; returns the number of spikes.
 template <class acc_t>
-int64_t integrate_layer(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, const acc_t* z, acc_t* v) {
+int64_t integrate_layer(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, const acc_t* z,
+                        acc_t* v) {
   acc_t* state = layer.state + b * layer.out;
   int32_t* counts = layer.counts + b * p.counts_stride;
   uint32_t* spikes = layer.spikes + b * words_for(layer.out);
@@ -122,10 +123,11 @@ int64_t output_error(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int
   return count;
 }
 
-// Forward through all layers at time step t, then the errors from the top down. `v` holds all layers' potentials, `z` and
-// `list` the widest layer; `coefficient` goes with `list`.
+// Forward through all layers at time step t, then the errors from the top down. `v` holds all layers' potentials, `z`
+// and `list` the widest layer; `coefficient` goes with `list`.
 template <class acc_t>
-void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, acc_t* v, acc_t* z, int32_t* list, acc_t* coefficient) {
+void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, acc_t* v, acc_t* z, int32_t* list,
+                   acc_t* coefficient) {
   acc_t* v_layer = v;
   for (int64_t l = 0; l < p.layers; ++l) {
     OnlineLayer<acc_t>& layer = p.layer[l];
@@ -187,8 +189,8 @@ SF_HD __m512 lookup_windows(const float* windows, __m512i age) {
 }
 
 template <int registers>
-SF_HD void gated_vectors(const OnlineLayer<float>& layer, const float* windows, int64_t windows_stride, const int32_t* list,
-                         int64_t count, int64_t columns, float* gradient) {
+SF_HD void gated_vectors(const OnlineLayer<float>& layer, const float* windows, int64_t windows_stride,
+                         const int32_t* list, int64_t count, int64_t columns, float* gradient) {
   for (int64_t m = 0; m < columns; m += 16) {
     const __mmask16 inside = columns - m < 16 ? __mmask16((1u << (columns - m)) - 1) : __mmask16(0xffff);
     __m512 sum = _mm512_setzero_ps();
@@ -271,8 +273,8 @@ void update_input_rows(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& ste
 
 // Update of a later layer's output rows first ... first + rows - 1, and their columns of the input-major copy.
 template <class acc_t>
-void update_output_rows(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& step, int64_t l, int64_t first, int32_t* lists,
-                        acc_t* coefficient, acc_t* gradient) {
+void update_output_rows(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& step, int64_t l, int64_t first,
+                        int32_t* lists, acc_t* coefficient, acc_t* gradient) {
   OnlineLayer<acc_t>& layer = p.layer[l];
   const int64_t rows = layer.out - first < kOutputRows ? layer.out - first : kOutputRows;
   const acc_t batch_mean = acc_t(1) / acc_t(p.B);

@@ -80,17 +80,16 @@ Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset)
     using io_t = decltype(zero);
     const io_t* in = rows.const_data_ptr<io_t>();
     uint32_t* out = mutable_words_data(words);
-    parallel_for(0, B * W, std::max<int64_t>(1, 256 / std::max<int64_t>(steps, 1)),
-                                [&](int64_t begin, int64_t end) {
-                                  for (int64_t i = begin; i < end; ++i) {
-                                    const int64_t b = i / W, w = i % W, first = w * kWordBits;
-                                    const int64_t count = std::min(kWordBits, N - first);
-                                    double rate[kWordBits];
-                                    for (int64_t j = 0; j < count; ++j) rate[j] = static_cast<double>(in[b * N + first + j]);
-                                    SF_DISPATCH_ISA(poisson_column(rate, count, w, b, steps, uint64_t(seed),
-                                                                   uint32_t(offset), out + b * W + w, B * W));
-                                  }
-                                });
+    parallel_for(0, B * W, std::max<int64_t>(1, 256 / std::max<int64_t>(steps, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t b = i / W, w = i % W, first = w * kWordBits;
+        const int64_t count = std::min(kWordBits, N - first);
+        double rate[kWordBits];
+        for (int64_t j = 0; j < count; ++j) rate[j] = static_cast<double>(in[b * N + first + j]);
+        SF_DISPATCH_ISA(
+            poisson_column(rate, count, w, b, steps, uint64_t(seed), uint32_t(offset), out + b * W + w, B * W));
+      }
+    });
   });
   return words;
 }

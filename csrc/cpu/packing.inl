@@ -9,7 +9,8 @@ void pack_row(const io_t* x, int64_t stride, int64_t neurons, uint32_t* words, P
     uint32_t word = 0;
     int32_t odd = 0;
     for (int64_t i = 0; i < count; ++i) {
-      const auto value = static_cast<std::conditional_t<std::is_integral_v<io_t>, int64_t, double>>(x[(first + i) * stride]);
+      const auto value =
+          static_cast<std::conditional_t<std::is_integral_v<io_t>, int64_t, double>>(x[(first + i) * stride]);
       word |= uint32_t(value != 0) << i;
       odd += value != 0 && value != 1;
     }

@@ -18,7 +18,8 @@ static void check_operand(const Tensor& t, const char* name) {
 
 // Event lists are 32-bit row numbers.
 static void check_list_range(int64_t rows, const char* name) {
-  STD_TORCH_CHECK(rows <= std::numeric_limits<int32_t>::max(), "spikefuse: expected at most 2^31 - 1 ", name, ", got ", rows);
+  STD_TORCH_CHECK(rows <= std::numeric_limits<int32_t>::max(), "spikefuse: expected at most 2^31 - 1 ", name, ", got ",
+                  rows);
 }
 
 template <class acc_t>
@@ -29,7 +30,8 @@ static void run_spike_matmul(const Tensor& words, const Tensor& weight, Tensor& 
   acc_t* out = z.mutable_data_ptr<acc_t>();
   parallel_for(0, R, 1, [&](int64_t begin, int64_t end) {
     std::vector<int32_t> list(N);
-    for (int64_t r = begin; r < end; ++r) SF_DISPATCH_ISA(spike_matmul_row(x + r * W, N, w, M, list.data(), out + r * M));
+    for (int64_t r = begin; r < end; ++r)
+      SF_DISPATCH_ISA(spike_matmul_row(x + r * W, N, w, M, list.data(), out + r * M));
   });
 }
 
@@ -60,8 +62,7 @@ static void run_spike_matmul_transposed(const Tensor& words, const Tensor& grad,
     std::vector<int32_t> lists(kWordBits * R);
     for (int64_t w = begin; w < end; ++w) {
       const int64_t neurons = std::min(kWordBits, N - w * kWordBits);
-      SF_DISPATCH_ISA(
-          spike_matmul_transposed_word(x, R, W, w, neurons, g, M, lists.data(), dw + w * kWordBits * M));
+      SF_DISPATCH_ISA(spike_matmul_transposed_word(x, R, W, w, neurons, g, M, lists.data(), dw + w * kWordBits * M));
     }
   });
 }

@@ -1,9 +1,8 @@
 // Packing spikes to bits, unpacking them, and Poisson encoding straight to bits, on CUDA.
-#include "packing.cuh"
-
 #include "../checks.h"
 #include "../dispatch.h"
 #include "launch.h"
+#include "packing.cuh"
 
 namespace spikefuse::cuda {
 

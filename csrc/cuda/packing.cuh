@@ -6,8 +6,8 @@
 
 namespace spikefuse::cuda {
 
-// A warp makes a word: lane i looks at neuron 32 w + i. counts[0] gets the spikes, counts[1] the elements that are neither
-// 0 nor 1: sums of integers, the same in any order.
+// A warp makes a word: lane i looks at neuron 32 w + i. counts[0] gets the spikes, counts[1] the elements that are
+// neither 0 nor 1: sums of integers, the same in any order.
 template <class io_t>
 __global__ void pack_kernel(const io_t* x, int64_t stride_r, int64_t stride_n, int64_t R, int64_t N, uint32_t* words,
                             unsigned long long* counts) {
