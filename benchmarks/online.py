@@ -1,8 +1,8 @@
 """Online learning on the CPU: this library against the same rule in eager PyTorch, interleaved in one run.
 
-    python benchmarks/online.py                      784-196-784, T 15, B 100, both traces
-    python benchmarks/online.py --hidden 1024 --steps 60 --dataset fashion-mnist
-    python benchmarks/online.py --materialised       adds the trace per synapse as the paper writes it (slow)
+python benchmarks/online.py                      784-196-784, T 15, B 100, both traces
+python benchmarks/online.py --hidden 1024 --steps 60 --dataset fashion-mnist
+python benchmarks/online.py --materialised       adds the trace per synapse as the paper writes it (slow)
 """
 
 from __future__ import annotations
@@ -77,10 +77,7 @@ def measure(trace: str, arguments: argparse.Namespace, images: Tensor) -> dict:
         f"{trace} trace, {images.shape[1]}-{arguments.hidden}-{images.shape[1]}, T {arguments.steps}, "
         f"B {arguments.batch_size}, rate {rate}: Adam at every time step, ms per batch",
         ["", "median", "min-max", "times ours", "epoch of 60,000, s"],
-        [
-            [*row, f"{per_batch[row[0]].median * epoch:.1f}"]
-            for row in harness.timing_rows(per_batch, "spikefuse")
-        ],
+        [[*row, f"{per_batch[row[0]].median * epoch:.1f}"] for row in harness.timing_rows(per_batch, "spikefuse")],
     )
     return {
         "trace": trace,

@@ -41,9 +41,7 @@ REFERENCES = (
 def run(reference: Reference, seed: int) -> dict:
     train, test = load("mnist", "train"), load("mnist", "test")
     chosen = preset(reference.trace)
-    model = SpikingAutoencoder(
-        784, 196, chosen.rule, init_bound=chosen.init_bound, generator=weight_generator(seed)
-    )
+    model = SpikingAutoencoder(784, 196, chosen.rule, init_bound=chosen.init_bound, generator=weight_generator(seed))
     settings = TrainSettings(max_rate=reference.rate, seed=seed)
     trainer = Trainer(model, train.images[: reference.samples], settings)
     trainer.run()

@@ -112,7 +112,7 @@ class LIF(nn.Module):
             applied = fn(tensor)
             return tensor.to(applied.device) if applied.dtype in (torch.float16, torch.bfloat16) else applied
 
-        super()._apply(keep_precision, recurse)
+        super()._apply(keep_precision, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def reset_parameters(self) -> None:

@@ -74,8 +74,8 @@ def save_maps(
     if titles is not None and len(titles) != columns:
         raise ValueError(f"save_maps: expected {columns} titles, got {len(titles)}")
 
-    width = max(1.0 * columns + 1.7, 0.09 * len(heading or ""))  # inches; a heading is not to be cut
-    figure = _figure(width, 1.05 * len(rows) + (0.45 if heading else 0.1) + (0.3 if titles else 0.0))
+    inches = max(1.0 * columns + 1.7, 0.09 * len(heading or ""))  # across; a heading is not to be cut
+    figure = _figure(inches, 1.05 * len(rows) + (0.45 if heading else 0.1) + (0.3 if titles else 0.0))
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for r, (label, maps, shape) in enumerate(rows):
         values = maps.detach().to("cpu", torch.float32)

@@ -103,7 +103,7 @@ def masked_error(v: Tensor, spikes: Tensor, target: Tensor, threshold: Tensor | 
     >>> masked_error(torch.tensor([0.4, 0.4, 1.2]), torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 1.0]))
     tensor([0.6000, 0.0000, 0.0000])
     """
-    return (target != spikes).to(v.dtype) * (threshold * target - v)
+    return torch.where(target != spikes, threshold * target - v, torch.zeros_like(v))
 
 
 def masked_loss(v: Tensor, spikes: Tensor, target: Tensor, threshold: Tensor | float = 1.0) -> Tensor:

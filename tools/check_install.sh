@@ -39,6 +39,7 @@ install() { # NAME ENVIRONMENT PIP-ARGUMENTS...; the environment variables are t
     case_number=$((case_number + 1))
     echo "case $case_number: $1"
     new_source
+    rm -f "$log"
     (cd "$work/source" && "$work/$2/bin/python" -m pip install --log "$log" "${@:3}" > "$work/out" 2>&1) ||
         { cat "$work/out" && echo "case $case_number: FAILED" && exit 1; }
 }
@@ -63,8 +64,11 @@ refused() { # ENVIRONMENT TEXT: SPIKEFUSE_CUDA=1 must fail and say TEXT
     grep -o "SPIKEFUSE_CUDA=1, but $2.*" "$work/out" | head -1 | sed 's/^/    refused: /' | grep . ||
         { cat "$work/out" && exit 1; }
 }
+torch_fetched() { # whether the last installation went for a torch
+    grep -qE '(Collecting torch|(Processing|Downloading|Using cached) [^ ]*torch-)[0-9<>=!~]' "$log"
+}
 no_second_torch() {
-    if grep -E "^[^ ]* *Collecting torch" "$log"; then echo "pip went for another torch" && exit 1; fi
+    if torch_fetched; then echo "pip went for another torch" && exit 1; fi
 }
 
 new_environment cpu "$torch"
@@ -91,6 +95,7 @@ if [ -n "$fresh" ]; then
     printf '%s\n' "$torch" > "$work/constraint"
     PIP_CONSTRAINT=$work/constraint install "no torch yet" fresh .
     check fresh False
+    torch_fetched || { echo "pip fetched no torch, as far as its log tells" && exit 1; }
 fi
 if [ -n "$cuda_torch" ]; then
     new_environment cuda "$cuda_torch"

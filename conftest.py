@@ -1,0 +1,20 @@
+"""Leaves out the docstring examples of modules whose optional packages are not installed, and says so."""
+
+from __future__ import annotations
+
+import importlib.util
+
+NEEDS = {
+    "spikefuse/app": ("typer", "rich", "safetensors"),
+    "spikefuse/checkpoint.py": ("safetensors",),
+    "spikefuse/data": ("pooch", "sklearn"),
+    "spikefuse/plotting.py": ("matplotlib",),
+}
+
+_missing = {path: [name for name in names if importlib.util.find_spec(name) is None] for path, names in NEEDS.items()}
+collect_ignore = [path for path, names in _missing.items() if names]
+
+
+def pytest_report_header() -> list[str]:
+    """One line for each left-out module."""
+    return [f"examples in {path} left out: no {', '.join(names)}" for path, names in _missing.items() if names]
