@@ -76,7 +76,7 @@ Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset)
   const int64_t B = rates.size(0), N = rates.size(1), W = words_for(N);
   Tensor words = torch::stable::new_empty(rates, {steps, B, W}, ScalarType::Int);
   const Tensor rows = torch::stable::contiguous(rates);
-  with_element_type(rates.scalar_type(), [&](auto zero) {
+  with_io_type(rates.scalar_type(), [&](auto, auto zero) {
     using io_t = decltype(zero);
     const io_t* in = rows.const_data_ptr<io_t>();
     uint32_t* out = mutable_words_data(words);

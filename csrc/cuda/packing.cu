@@ -55,7 +55,7 @@ Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset)
   Tensor words = torch::stable::new_empty(rates, {steps, B, W}, ScalarType::Int);
   const Tensor rows = torch::stable::contiguous(rates);
   if (steps * B * W > 0) {
-    with_element_type(rates.scalar_type(), [&](auto zero) {
+    with_io_type(rates.scalar_type(), [&](auto, auto zero) {
       using io_t = decltype(zero);
       poisson_kernel<io_t><<<grid_for(steps * B * W, kThreads), kThreads, 0, device.stream()>>>(
           rows.const_data_ptr<io_t>(), steps, B, N, uint64_t(seed), uint32_t(offset), mutable_words_data(words));
