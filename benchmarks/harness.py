@@ -9,7 +9,6 @@ import os
 import platform
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 
 import spikefuse
 from spikefuse import ops
+from spikefuse.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -102,12 +102,5 @@ def timing_rows(timings: Mapping[str, Timing], ours: str) -> list[list[str]]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     print(f"\nwritten: {path}")
