@@ -101,7 +101,10 @@ def main() -> None:
     parser.add_argument("--materialised", action="store_true")
     parser.add_argument("--json", type=Path, default=harness.RESULTS / "online-cpu.json")
     arguments = parser.parse_args()
-    images = load(arguments.dataset, "train").images
+    try:
+        images = load(arguments.dataset, "train").images
+    except OSError as error:  # no data here: one line, and no traceback of every mirror
+        parser.error(str(error))
     traces = list(RATES) if arguments.trace == "both" else [arguments.trace]
     results = [measure(trace, arguments, images) for trace in traces]
     settings = {name: str(value) for name, value in vars(arguments).items()}
