@@ -107,7 +107,7 @@ def main() -> None:
         parser.error(str(error))
     traces = list(RATES) if arguments.trace == "both" else [arguments.trace]
     results = [measure(trace, arguments, images) for trace in traces]
-    settings = {name: str(value) for name, value in vars(arguments).items()}
+    settings = {name: str(value) for name, value in vars(arguments).items() if name != "json"}
     harness.write_json(
         arguments.json,
         {"benchmark": "online", "environment": harness.environment(), "settings": settings, "results": results},
