@@ -21,6 +21,8 @@ from spikefuse import ops
 from spikefuse.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
+# A run that writes its results does not change what it measures.
+OTHER_THAN_RESULTS = ("--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +55,7 @@ def environment() -> dict[str, Any]:
     """Machine, versions and commit, as a result file records them."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD")
-        + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else ""),
+        "commit": _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", *OTHER_THAN_RESULTS) else ""),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
