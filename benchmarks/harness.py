@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-import spikefuse
 from spikefuse import ops
+from spikefuse.checkpoint import versions
 from spikefuse.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,9 +61,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "instruction_set": ops.cpu_instruction_set(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "spikefuse": spikefuse.__version__,
+        **versions(),
     }
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import spikefuse
-from spikefuse.data.extras import require
+from spikefuse.extras import require
 from spikefuse.files import write_atomically
 from spikefuse.models import ANNAutoencoder, SpikingAutoencoder
 from spikefuse.training import ANN_COLUMNS, SPIKING_COLUMNS, Autoencoder, Trainer, TrainSettings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from spikefuse.data.extras import require
+from spikefuse.extras import require
 from spikefuse.files import write_atomically
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ struct OnlineLayer {
   acc_t* state;       // [B, out] membrane potential after the reset
   acc_t* delta;       // [B, out] dL/dv of this time step
   uint32_t* spikes;   // [B, words(out)] of this time step
-  uint32_t*
-      nonzero;  // first layer: [B, words(in)], inputs whose trace is not zero; later: [B, words(out)], open errors
+  // First layer: [B, words(in)], inputs whose trace is not zero; later ones: [B, words(out)], open errors.
+  uint32_t* nonzero;
   // shared: [B, in], the leaky sum. gated: window sums, the trace of a neuron that last spiked a steps ago for each
   // a = 1 ... t; [B, in, window] in the first layer and [B, window, in] in later ones, as their updates read them. A
   // window sum and no difference of two leaky sums: where no input spiked it is exactly zero, and Adam, which divides

@@ -48,8 +48,8 @@ Tensor unpack_spikes(Tensor words, int64_t neurons, ScalarType dtype) {
 
 Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset) {
   check_dims(rates, "rates", 2);
-  STD_TORCH_CHECK(steps >= 0 && steps < (int64_t(1) << 32), "spikefuse: expected 0 <= steps < 2^32, got ", steps);
-  STD_TORCH_CHECK(offset >= 0 && offset < (int64_t(1) << 32), "spikefuse: expected 0 <= offset < 2^32, got ", offset);
+  check_range(steps, int64_t(1) << 32, "steps");
+  check_range(offset, int64_t(1) << 32, "offset");
   const OnDevice device(rates);
   const int64_t B = rates.size(0), N = rates.size(1), W = words_for(N);
   Tensor words = torch::stable::new_empty(rates, {steps, B, W}, ScalarType::Int);

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from spikefuse.data.dataset import Dataset
-from spikefuse.data.extras import require
+from spikefuse.extras import require
 
 NAME: Final = "digits"
 

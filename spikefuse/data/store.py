@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from spikefuse.data.extras import require
+from spikefuse.extras import require
 
 DATA_VARIABLE: Final = "SPIKEFUSE_DATA"
 """Environment variable: the user's folder, with a folder per data set inside, or with the files themselves."""

@@ -17,8 +17,8 @@ import torch
 
 from spikefuse.data import DATASETS, SPLITS, Dataset, DatasetUnavailableError, available, load, mnist, store
 from spikefuse.data.digits import NUM_TRAIN
-from spikefuse.data.extras import require
 from spikefuse.data.mnist import TABLE
+from spikefuse.extras import require
 
 if TYPE_CHECKING:
     from .conftest import Published
