@@ -21,10 +21,6 @@ from spikefuse.surrogate import surrogate_id
 RESETS: Final[dict[str, int]] = {"zero": 0, "subtract": 1, "none": 2}
 """What a spike does to v: to zero, minus the threshold, or nothing. The numbers are ``enum class Reset``'s."""
 
-EVENT_DRIVEN_DENSITY: Final = 0.5
-"""Up to this share of ones a dense 0/1 input takes the event-driven product, above it the dense one."""
-
-
 class LIFOutput(NamedTuple):
     """What a LIF recursion returns."""
 
@@ -167,11 +163,12 @@ def lif_masked_loss(
 
 
 def spike_linear(x: PackedSpikes | Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ weight.T + bias`` where x is spikes: event-driven for packed and for sparse dense 0/1 inputs.
+    """``x @ weight.T + bias`` where x is spikes: without multiplications for packed and for dense 0/1 inputs.
 
-    A dense input is packed on the way and, if it is all zeros and ones and at most half of them ones, the product adds
-    up the weight rows of the inputs that spike, and keeps 1 bit per input-step for the backward. Any other dense input
-    takes ``torch.nn.functional.linear``. Under torch.compile a dense input always does: the choice depends on data.
+    A dense input is packed on the way. If it is all zeros and ones, the product adds up the weight rows of the inputs
+    that spike, where they are sparse, and sums of several rows looked up in a table, where they are dense; it keeps 1
+    bit per input-step for the backward. Any other dense input takes ``torch.nn.functional.linear``. Under torch.compile
+    a dense input always does: the choice depends on data.
 
     Args:
         x: ``[..., in]``, packed, or dense with the dtype of ``weight``.
@@ -205,7 +202,7 @@ def spike_linear(x: PackedSpikes | Tensor, weight: Tensor, bias: Tensor | None =
         if bias.dtype != weight.dtype:
             raise TypeError(f"spike_linear: expected bias of dtype {weight.dtype}, the weight's, got {bias.dtype}")
     ops.check_backend(weight, "spike_matmul")
-    dense, packed = (None, x) if isinstance(x, PackedSpikes) else (x, _pack_if_sparse_spikes(x, weight))
+    dense, packed = (None, x) if isinstance(x, PackedSpikes) else (x, _pack_if_spikes(x, weight))
     if packed is None:
         return torch.nn.functional.linear(cast(Tensor, dense), weight, bias)
     device = weight.device.type
@@ -325,16 +322,16 @@ def _check_device(caller: str, name: str, device: torch.device, reference: Tenso
         raise ValueError(f"{caller}: expected {name} on {reference.device}, got it on {device}")
 
 
-def _pack_if_sparse_spikes(x: Tensor, weight: Tensor) -> PackedSpikes | None:
-    """The packed form of x, if it is zeros and ones and sparse enough for the event-driven product to be faster."""
+def _pack_if_spikes(x: Tensor, weight: Tensor) -> PackedSpikes | None:
+    """The packed form of x, if it is zeros and ones and torch is not tracing."""
     if x.dtype != weight.dtype:
         if torch.is_autocast_enabled(x.device.type):
             return None
         raise TypeError(f"spike_linear: expected x of dtype {weight.dtype}, the weight's, got {x.dtype}")
     if torch.compiler.is_compiling() or x.is_meta:
         return None
-    packed, spikes, not_spikes = pack_counting(x)
-    return None if not_spikes or spikes > EVENT_DRIVEN_DENSITY * x.numel() else packed
+    packed, _, not_spikes = pack_counting(x)
+    return None if not_spikes else packed
 
 
 class _LIF(torch.autograd.Function):

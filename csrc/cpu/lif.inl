@@ -19,16 +19,20 @@ SF_HD void load_parameter(const acc_t* values, int64_t stride, int64_t first, ac
   for (int64_t i = 0; i < count; ++i) row[i] = values[(first + i) * stride];
 }
 
-// bits[i] = 1 where neuron first + i is a target spike
-SF_HD void load_target(const uint32_t* words, int64_t first, uint8_t* bits, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) bits[i] = spike_at(words, first + i);
+// bits[i] = 1 where neuron first + i is a target spike; `first` begins a word, and so whole words are written.
+SF_HD void load_target(const uint32_t* words, int64_t first, int32_t* bits, int64_t count) {
+  static_assert(kTile % kWordBits == 0);
+  for (int64_t w = 0; w < words_for(count); ++w) {
+    const uint32_t word = words[first / kWordBits + w];
+    for (int64_t i = 0; i < kWordBits; ++i) bits[w * kWordBits + i] = int32_t(word >> i & 1u);
+  }
 }
 
 template <class acc_t, class io_t>
 void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first, int64_t count, double& loss,
                       int64_t& open_errors) {
   acc_t decay[kTile], threshold[kTile], state[kTile], buffer[kTile], squared[kTile];
-  uint8_t target[kTile];
+  int32_t target[kTile];
   load_parameter(p.decay, p.decay_stride, first, decay, count);
   load_parameter(p.threshold, p.threshold_stride, first, threshold, count);
   for (int64_t i = 0; i < count; ++i) {
@@ -50,12 +54,14 @@ void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first
     }
     if (p.target) {
       load_target(p.target + (t * p.B + b) * words_for(p.N), first, target, count);
+      int32_t opened = 0;  // of the width of the other lanes
       for (int64_t i = 0; i < count; ++i) {
         const bool spike = lif_fires(v[i], threshold[i]);
         const acc_t error = masked_error<acc_t>(target[i], spike, v[i], threshold[i]);
         squared[i] = fused_multiply_add(error, error, squared[i]);
-        open += target[i] != spike;
+        opened += target[i] ^ int32_t(spike);
       }
+      open += opened;
     }
   }
   for (int64_t i = 0; i < count; ++i) {
@@ -87,7 +93,7 @@ template <class acc_t, class io_t>
 void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t first, int64_t count) {
   acc_t decay[kTile], threshold[kTile], carried[kTile], derivative[kTile], total[kTile];
   acc_t spikes_buffer[kTile], v_buffer[kTile], grad_decay[kTile], grad_threshold[kTile];
-  uint8_t target[kTile];
+  int32_t target[kTile];
   load_parameter(p.decay, p.decay_stride, first, decay, count);
   load_parameter(p.threshold, p.threshold_stride, first, threshold, count);
   for (int64_t i = 0; i < count; ++i) {
@@ -120,12 +126,15 @@ void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t fir
     }
     if (p.target) {
       load_target(p.target + (t * p.B + b) * words_for(p.N), first, target, count);
+      acc_t error[kTile];
+      const acc_t grad_loss = p.grad_loss;
       for (int64_t i = 0; i < count; ++i) {
-        const acc_t error = masked_error<acc_t>(target[i], lif_fires(v[i], threshold[i]), v[i], threshold[i]);
-        total[i] = fused_multiply_add(-p.grad_loss, error, total[i]);
-        if (p.grad_threshold && target[i])
-          grad_threshold[i] = fused_multiply_add(p.grad_loss, error, grad_threshold[i]);
+        error[i] = masked_error<acc_t>(target[i], lif_fires(v[i], threshold[i]), v[i], threshold[i]);
+        total[i] = fused_multiply_add(-grad_loss, error[i], total[i]);
       }
+      if (p.grad_threshold)
+        for (int64_t i = 0; i < count; ++i)
+          grad_threshold[i] = fused_multiply_add(target[i] ? grad_loss : acc_t(0), error[i], grad_threshold[i]);
     }
     if (p.grad_decay) {
       for (int64_t i = 0; i < count; ++i) {

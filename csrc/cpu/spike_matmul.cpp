@@ -1,9 +1,19 @@
-// Products with packed spikes, event-driven: Z = X W, and dW = X^T g for its backward.
+// Products with packed spikes: Z = X W, and dW = X^T g for its backward, which is the same product once the bits of X
+// are transposed.
+//
+// Rows go in chunks. A word of 32 inputs that is silent in a chunk is left out; a dense one is looked up in tables of
+// the sums of each four inputs; the spikes of the others are listed once, and every column tile gathers by these lists
+// from a copy of its weights that stays in the second-level cache.
 #include <algorithm>
 #include <limits>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "../checks.h"
-#include "isa.h"
+#include "parallel.h"
+#include "spike_matmul.h"
 
 #define SF_KERNELS "spike_matmul.inl"
 #include "foreach_isa.h"
@@ -22,17 +32,145 @@ static void check_list_range(int64_t rows, const char* name) {
                   rows);
 }
 
-template <class acc_t>
-static void run_spike_matmul(const Tensor& words, const Tensor& weight, Tensor& z) {
-  const int64_t R = words.size(0), W = words.size(1), N = weight.size(0), M = weight.size(1);
-  const uint32_t* x = words_data(words);
-  const acc_t* w = weight.const_data_ptr<acc_t>();
-  acc_t* out = z.mutable_data_ptr<acc_t>();
-  parallel_for(0, R, 1, [&](int64_t begin, int64_t end) {
-    std::vector<int32_t> list(N);
-    for (int64_t r = begin; r < end; ++r)
-      SF_DISPATCH_ISA(spike_matmul_row(x + r * W, N, w, M, list.data(), out + r * M));
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Words of one task that only reads bits: some tens of microseconds.
+constexpr int64_t kScanWords = 1 << 16;
+
+// Spikes of every word column of `rows` rows.
+static std::vector<int64_t> count_word_spikes(const uint32_t* words, int64_t rows, int64_t W) {
+  std::vector<int64_t> spikes(W);
+  // neighbouring words of one cache line and more, so that rows are read whole lines at a time
+  const int64_t columns = std::max<int64_t>(64, kScanWords / rows);
+  parallel_for(0, divide_up(W, columns), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      SF_DISPATCH_ISA(
+          count_spikes(words + i * columns, W, rows, std::min(columns, W - i * columns), spikes.data() + i * columns));
   });
+  return spikes;
+}
+
+static void copy_table_words(const uint32_t* words, int64_t W, SpikePlan& plan) {
+  plan.table_bits.assign(plan.groups() * plan.rows * kTableWords, 0);
+  parallel_for(0, plan.groups(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      uint32_t* bits = plan.table_bits.data() + group * plan.rows * kTableWords;
+      const int64_t first = group * kTableWords;
+      const int64_t count = std::min<int64_t>(kTableWords, plan.table_words.size() - first);
+      for (int64_t r = 0; r < plan.rows; ++r)
+        for (int64_t i = 0; i < count; ++i) bits[r * kTableWords + i] = words[r * W + plan.table_words[first + i]];
+    }
+  });
+}
+
+static void collect_events(const uint32_t* words, int64_t W, SpikePlan& plan) {
+  const int64_t grain = std::max<int64_t>(1, kScanWords / std::max<int64_t>(plan.event_words.size(), 1));
+  std::vector<int64_t>& begins = plan.events_begin;
+  begins.assign(plan.blocks() * plan.rows + 1, 0);
+  parallel_for(0, plan.rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) SF_DISPATCH_ISA(count_events(plan, words + r * W, r, begins.data()));
+  });
+  int64_t total = 0;
+  for (int64_t& value : begins) {
+    const int64_t count = value;
+    value = total;
+    total += count;
+  }
+  plan.events.resize(total);
+  parallel_for(0, plan.rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) SF_DISPATCH_ISA(list_events(plan, words + r * W, r, plan.events.data()));
+  });
+}
+
+// Whole words of inputs whose weights fill an eighth of the second-level cache; z, the events and the weights still to
+// be copied pass through the rest. Positions within a block are 16 bits.
+template <class acc_t>
+static int64_t words_per_block() {
+  const int64_t inputs = second_level_cache() / 8 / (kTile<acc_t> * int64_t(sizeof(acc_t)));
+  return std::min<int64_t>(65536, std::max<int64_t>(inputs, kTableWords * kWordBits)) / kWordBits;
+}
+
+template <class acc_t>
+static void multiply_rows(const uint32_t* words, int64_t rows, int64_t N, const acc_t* weight, int64_t M, acc_t* z) {
+  constexpr int64_t kSlab = 1024;  // columns of one task, so that a single row still occupies several threads
+  const int64_t slabs = divide_up(M, kSlab), W = words_for(N);
+  parallel_tasks(
+      rows * slabs, [&] { return std::vector<int32_t>(N); },
+      [&](std::vector<int32_t>& list, int64_t task) {
+        const int64_t r = task / slabs, column = task % slabs * kSlab;
+        SF_DISPATCH_ISA(multiply_row(words + r * W, N, weight + column, M, std::min(kSlab, M - column), list.data(),
+                                     z + r * M + column));
+      });
+}
+
+template <class acc_t>
+struct TileScratch {
+  AlignedArray<acc_t> tile, table, z;
+};
+
+template <class acc_t>
+static void multiply_tiles(const SpikePlan& plan, int64_t N, const acc_t* weight, int64_t M, acc_t* out) {
+  constexpr int64_t tile = kTile<acc_t>;
+  const int64_t tiles = divide_up(M, tile);
+  // Few tiles are split by rows, so that every thread gets a few tasks; each copies the weights again.
+  const int64_t wanted = divide_up(4 * torch::stable::get_num_threads(), tiles);
+  const int64_t part = divide_up(plan.rows, std::min(wanted, std::max<int64_t>(1, plan.rows / 256)));
+  const int64_t parts = divide_up(plan.rows, part);
+  const int64_t tile_words = std::max(plan.words_per_block, kTableWords);
+  parallel_tasks(
+      tiles * parts,
+      [&] {
+        return TileScratch<acc_t>{AlignedArray<acc_t>(tile_words * kWordBits * tile),
+                                  AlignedArray<acc_t>(kTableWords * kTableEntries * kLine<acc_t>),
+                                  AlignedArray<acc_t>(part * tile)};
+      },
+      [&](TileScratch<acc_t>& own, int64_t task) {
+        const int64_t column = task / parts * tile, columns = std::min(tile, M - column);
+        const int64_t begin = task % parts * part, end = std::min(begin + part, plan.rows);
+        SF_DISPATCH_ISA(multiply_tile(plan, begin, end, weight + column, N, M, columns, own.tile.data(),
+                                      own.table.data(), own.z.data()));
+        SF_DISPATCH_ISA(store_tile(own.z.data(), end - begin, columns, out + begin * M + column, M));
+      });
+}
+
+template <class acc_t>
+static void multiply_chunk(const uint32_t* words, int64_t rows, int64_t N, const acc_t* weight, int64_t M, acc_t* z) {
+  const int64_t W = words_for(N);
+  const std::vector<int64_t> word_spikes = count_word_spikes(words, rows, W);
+  SpikePlan plan;
+  plan.rows = rows;
+  plan.words_per_block = words_per_block<acc_t>();
+  int64_t spikes = 0;
+  for (int64_t w = 0; w < W; ++w) {
+    const bool dense = double(word_spikes[w]) > kTableBuild + kTableUse * double(rows);
+    if (word_spikes[w] > 0) (dense ? plan.table_words : plan.event_words).push_back(int32_t(w));
+    spikes += word_spikes[w];
+  }
+  const int64_t inputs = (plan.table_words.size() + plan.event_words.size()) * kWordBits;
+  if (spikes < kTiledSpikes * inputs) return multiply_rows(words, rows, N, weight, M, z);
+  copy_table_words(words, W, plan);
+  collect_events(words, W, plan);
+  multiply_tiles(plan, N, weight, M, z);
+}
+
+// z [R, M] = X [R, N] times weight [N, M]
+template <class acc_t>
+static void multiply(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z) {
+  if (R == 0 || M == 0) return;
+  use_huge_pages(z, R * M * int64_t(sizeof(acc_t)));
+  const int64_t chunk = divide_up(R, divide_up(R, kChunkRows)), W = words_for(N);
+  for (int64_t r = 0; r < R; r += chunk) multiply_chunk(words + r * W, std::min(chunk, R - r), N, weight, M, z + r * M);
+}
+
+// The bits of X [R, N] as those of X^T, [N, words of R].
+static std::vector<uint32_t> transpose_words(const uint32_t* words, int64_t R, int64_t N) {
+  constexpr int64_t kColumns = 16;  // words of a task: their rows of X are a cache line, their rows of X^T lie in L2
+  const int64_t W = words_for(N);
+  std::vector<uint32_t> out(N * words_for(R));
+  parallel_for(0, divide_up(W, kColumns), 1, [&](int64_t begin, int64_t end) {
+    SF_DISPATCH_ISA(transpose_columns(words, R, N, begin * kColumns, std::min(end * kColumns, W), out.data()));
+  });
+  return out;
 }
 
 Tensor spike_matmul(Tensor words, Tensor weight) {
@@ -45,26 +183,15 @@ Tensor spike_matmul(Tensor words, Tensor weight) {
   check_list_range(N, "inputs");
   Tensor z = torch::stable::new_empty(weight, {R, M});
   const Tensor rows = torch::stable::contiguous(words), input_major = torch::stable::contiguous(weight);
+  const auto run = [&](auto zero) {
+    using acc_t = decltype(zero);
+    multiply(words_data(rows), R, N, input_major.const_data_ptr<acc_t>(), M, z.mutable_data_ptr<acc_t>());
+  };
   if (weight.scalar_type() == ScalarType::Double)
-    run_spike_matmul<double>(rows, input_major, z);
+    run(double{});
   else
-    run_spike_matmul<float>(rows, input_major, z);
+    run(float{});
   return z;
-}
-
-template <class acc_t>
-static void run_spike_matmul_transposed(const Tensor& words, const Tensor& grad, int64_t N, Tensor& out) {
-  const int64_t R = words.size(0), W = words.size(1), M = grad.size(1);
-  const uint32_t* x = words_data(words);
-  const acc_t* g = grad.const_data_ptr<acc_t>();
-  acc_t* dw = out.mutable_data_ptr<acc_t>();
-  parallel_for(0, W, 1, [&](int64_t begin, int64_t end) {
-    std::vector<int32_t> lists(kWordBits * R);
-    for (int64_t w = begin; w < end; ++w) {
-      const int64_t neurons = std::min(kWordBits, N - w * kWordBits);
-      SF_DISPATCH_ISA(spike_matmul_transposed_word(x, R, W, w, neurons, g, M, lists.data(), dw + w * kWordBits * M));
-    }
-  });
 }
 
 Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons) {
@@ -73,14 +200,20 @@ Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons) {
   check_operand(grad, "grad");
   check_same_device(grad, "grad", words);
   STD_TORCH_CHECK(neurons >= 0, "spikefuse: expected neurons >= 0, got ", neurons);
-  check_shape(words, "words", {grad.size(0), words_for(neurons)});
-  check_list_range(grad.size(0), "rows");
-  Tensor out = torch::stable::new_empty(grad, {neurons, grad.size(1)});
+  const int64_t R = grad.size(0), M = grad.size(1);
+  check_shape(words, "words", {R, words_for(neurons)});
+  check_list_range(R, "rows");
+  Tensor out = torch::stable::new_empty(grad, {neurons, M});
   const Tensor rows = torch::stable::contiguous(words), grad_rows = torch::stable::contiguous(grad);
+  const std::vector<uint32_t> transposed = transpose_words(words_data(rows), R, neurons);
+  const auto run = [&](auto zero) {
+    using acc_t = decltype(zero);
+    multiply(transposed.data(), neurons, R, grad_rows.const_data_ptr<acc_t>(), M, out.mutable_data_ptr<acc_t>());
+  };
   if (grad.scalar_type() == ScalarType::Double)
-    run_spike_matmul_transposed<double>(rows, grad_rows, neurons, out);
+    run(double{});
   else
-    run_spike_matmul_transposed<float>(rows, grad_rows, neurons, out);
+    run(float{});
   return out;
 }
 
