@@ -1,5 +1,5 @@
-// SIMD vectors of the instruction set that includes this, and the sum of gathered rows: the inner loop of both spike
-// products and of the online rule. Included inside the per-instruction-set namespaces only.
+// SIMD vectors of the instruction set that includes this, and sums of rows held in registers: the inner loop of both
+// spike products and of the online rule. Included inside the per-instruction-set namespaces only.
 
 template <class acc_t, int bytes>
 struct VectorOf {
@@ -16,68 +16,165 @@ SF_HD vec multiply_add(acc_t a, vec x, vec y) {
   return result;
 }
 
-// `vectors` vectors of out, held in registers while the rows go by; rows are added in the order of `index`.
-template <bool weighted, int vectors, int bytes, class acc_t>
-SF_HD void gather_columns(const acc_t* rows, int64_t row_stride, const int32_t* index, const acc_t* weight,
-                          int64_t count, acc_t* out) {
+// `count` elements in registers, a multiple of what one vector of `bytes` holds.
+template <class acc_t, int count, int bytes = SF_VECTOR_BYTES>
+struct Sums {
   using vec = typename VectorOf<acc_t, bytes>::type;
-  constexpr int lanes = VectorOf<acc_t, bytes>::lanes;
-  vec sum[vectors] = {};
-  for (int64_t k = 0; k < count; ++k) {
-    const acc_t* row = rows + index[k] * row_stride;
-    for (int j = 0; j < vectors; ++j) {
-      const vec x = *reinterpret_cast<const vec*>(row + j * lanes);
-      if constexpr (weighted)
-        sum[j] = multiply_add(weight[k], x, sum[j]);
-      else
-        sum[j] += x;
+  static constexpr int lanes = VectorOf<acc_t, bytes>::lanes;
+  static constexpr int vectors = count / lanes;
+  static_assert(count % lanes == 0);
+  vec sum[vectors];
+
+  SF_HD void clear() {
+    for (int j = 0; j < vectors; ++j) sum[j] = vec{};
+  }
+  SF_HD void load(const acc_t* from) {
+    for (int j = 0; j < vectors; ++j) sum[j] = *reinterpret_cast<const vec*>(from + j * lanes);
+  }
+  SF_HD void store(acc_t* to) const {
+    for (int j = 0; j < vectors; ++j) *reinterpret_cast<vec*>(to + j * lanes) = sum[j];
+  }
+  SF_HD void add(const acc_t* row) {
+    for (int j = 0; j < vectors; ++j) sum[j] += *reinterpret_cast<const vec*>(row + j * lanes);
+  }
+  SF_HD void add(acc_t weight, const acc_t* row) {
+    for (int j = 0; j < vectors; ++j)
+      sum[j] = multiply_add(weight, *reinterpret_cast<const vec*>(row + j * lanes), sum[j]);
+  }
+};
+
+// Cache lines that registers hold at once: eight vectors are eight chains of additions, which hide the latency of each,
+// and leave half of the registers.
+constexpr int kLinesAtOnce = SF_VECTOR_BYTES / 8;
+
+// Calls body(line, integral_constant<lines>) for `lines` lines, in as few and as equal parts as registers allow: 13
+// lines are 7 and 6.
+template <class Body>
+SF_HD void for_each_part(int64_t lines, const Body& body) {
+  const int64_t parts = (lines + kLinesAtOnce - 1) / kLinesAtOnce;
+  for (int64_t part = 0, line = 0; part < parts; ++part) {
+    const int64_t next = (part + 1) * lines / parts;
+    switch (next - line) {
+      case 1:
+        body(line, std::integral_constant<int, 1>{});
+        break;
+      case 2:
+        body(line, std::integral_constant<int, 2>{});
+        break;
+#if SF_VECTOR_BYTES >= 32
+      case 3:
+        body(line, std::integral_constant<int, 3>{});
+        break;
+      case 4:
+        body(line, std::integral_constant<int, 4>{});
+        break;
+#endif
+#if SF_VECTOR_BYTES >= 64
+      case 5:
+        body(line, std::integral_constant<int, 5>{});
+        break;
+      case 6:
+        body(line, std::integral_constant<int, 6>{});
+        break;
+      case 7:
+        body(line, std::integral_constant<int, 7>{});
+        break;
+      case 8:
+        body(line, std::integral_constant<int, 8>{});
+        break;
+#endif
     }
+    line = next;
   }
-  for (int j = 0; j < vectors; ++j) *reinterpret_cast<vec*>(out + j * lanes) = sum[j];
 }
 
-// out[0 ... columns) = sum over k of weight[k] * rows[index[k]][0 ... columns); without weights, of the rows
-// themselves. Column tiles of eight vectors: eight chains of additions hide the latency of each, and leave half of the
-// registers.
-template <bool weighted, class acc_t>
-inline void gather_rows(const acc_t* rows, int64_t row_stride, const int32_t* index, const acc_t* weight, int64_t count,
-                        int64_t columns, acc_t* out) {
-  constexpr int lanes = VectorOf<acc_t, SF_VECTOR_BYTES>::lanes;
-  int64_t c = 0;
-  for (; c + 8 * lanes <= columns; c += 8 * lanes)
-    gather_columns<weighted, 8, SF_VECTOR_BYTES>(rows + c, row_stride, index, weight, count, out + c);
-  if (c + 4 * lanes <= columns) {
-    gather_columns<weighted, 4, SF_VECTOR_BYTES>(rows + c, row_stride, index, weight, count, out + c);
-    c += 4 * lanes;
+// out[0 ... columns) = sum over k of rows[index[k]][0 ... columns); rows are added in the order of `index`.
+template <class acc_t>
+inline void gather_rows(const acc_t* rows, int64_t row_stride, const int32_t* index, int64_t count, int64_t columns,
+                        acc_t* out) {
+  constexpr int64_t line = kLine<acc_t>;
+  for_each_part(columns / line, [&](int64_t first, auto lines) {
+    Sums<acc_t, lines * line> sums;
+    sums.clear();
+    for (int64_t k = 0; k < count; ++k) sums.add(rows + index[k] * row_stride + first * line);
+    sums.store(out + first * line);
+  });
+  int64_t c = columns / line * line;
+  constexpr int64_t narrow = VectorOf<acc_t, 16>::lanes;
+  for (; c + narrow <= columns; c += narrow) {
+    Sums<acc_t, narrow, 16> sums;
+    sums.clear();
+    for (int64_t k = 0; k < count; ++k) sums.add(rows + index[k] * row_stride + c);
+    sums.store(out + c);
   }
-  if (c + 2 * lanes <= columns) {
-    gather_columns<weighted, 2, SF_VECTOR_BYTES>(rows + c, row_stride, index, weight, count, out + c);
-    c += 2 * lanes;
+  for (; c < columns; ++c) {
+    acc_t sum = 0;
+    for (int64_t k = 0; k < count; ++k) sum += rows[index[k] * row_stride + c];
+    out[c] = sum;
   }
-  if (c + lanes <= columns) {
-    gather_columns<weighted, 1, SF_VECTOR_BYTES>(rows + c, row_stride, index, weight, count, out + c);
-    c += lanes;
-  }
-  constexpr int narrow = VectorOf<acc_t, 16>::lanes;
-  for (; c + narrow <= columns; c += narrow)
-    gather_columns<weighted, 1, 16>(rows + c, row_stride, index, weight, count, out + c);
-  for (; c < columns; ++c)
-    gather_columns<weighted, 1, sizeof(acc_t)>(rows + c, row_stride, index, weight, count, out + c);
 }
 
-// Appends the positions of the set bits of `word`, each plus `first`.
-SF_HD int64_t append_set_bits(uint32_t word, int32_t first, int32_t* list, int64_t count) {
-  while (word) {
-    list[count++] = first + __builtin_ctz(word);
-    word &= word - 1;
-  }
-  return count;
+// Bit i is set where test(values[i]).
+template <class acc_t, class Test>
+SF_HD uint32_t word_where(const acc_t* values, const Test& test) {
+  uint32_t bit[kWordBits], word = 0;
+  for (int i = 0; i < kWordBits; ++i) bit[i] = test(values[i]) ? 1u << i : 0u;
+  for (int i = 0; i < kWordBits; ++i) word |= bit[i];
+  return word;
 }
+
+#if SF_VECTOR_BYTES == 64
+// Appends the positions of the set bits of `word`, each plus `first`, and returns the end. A mispredicted branch a word,
+// where a loop over bits ends, would cost more than both halves of the word by compression. Masked stores, since what
+// follows may be another thread's.
+SF_HD uint16_t* append_positions(uint32_t word, int64_t first, uint16_t* next) {
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  for (int half = 0; half < 2; ++half, word >>= 16, first += 16) {
+    const __mmask16 bits = __mmask16(word);
+    const int count = __builtin_popcount(bits);
+    const __m512i positions = _mm512_add_epi32(_mm512_maskz_compress_epi32(bits, lane), _mm512_set1_epi32(int(first)));
+    _mm256_mask_storeu_epi16(next, __mmask16((1u << count) - 1), _mm512_cvtepi32_epi16(positions));
+    next += count;
+  }
+  return next;
+}
+SF_HD int32_t* append_positions(uint32_t word, int64_t first, int32_t* next) {
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  for (int half = 0; half < 2; ++half, word >>= 16, first += 16) {
+    const __mmask16 bits = __mmask16(word);
+    const int count = __builtin_popcount(bits);
+    const __m512i positions = _mm512_add_epi32(_mm512_maskz_compress_epi32(bits, lane), _mm512_set1_epi32(int(first)));
+    _mm512_mask_storeu_epi32(next, __mmask16((1u << count) - 1), positions);
+    next += count;
+  }
+  return next;
+}
+#else
+template <class index_t>
+SF_HD index_t* append_positions(uint32_t word, int64_t first, index_t* next) {
+  for (; word; word &= word - 1) *next++ = index_t(first + __builtin_ctz(word));
+  return next;
+}
+#endif
 
 // The spiking neurons of one row, ascending; returns how many. Padding bits count for nothing, set or not.
 inline int64_t list_spikes(const uint32_t* row, int64_t neurons, int32_t* list) {
-  int64_t count = 0;
+  int32_t* next = list;
   for (int64_t w = 0; w < words_for(neurons); ++w)
-    count = append_set_bits(row[w] & neurons_of_word(w, neurons), static_cast<int32_t>(w * kWordBits), list, count);
-  return count;
+    next = append_positions(row[w] & neurons_of_word(w, neurons), w * kWordBits, next);
+  return next - list;
+}
+
+// 32 x 32 bits, of one word or of neighbouring words, one a lane: bit c of a[r] becomes bit r of a[c] (Warren, Hacker's
+// Delight 7-3, for little-endian bit order).
+template <class word_t>
+SF_HD void transpose_bits(word_t* a) {
+  uint32_t mask = 0x0000ffffu;
+  for (int width = 16; width; width >>= 1, mask ^= mask << width) {
+    for (int k = 0; k < kWordBits; k = (k + width + 1) & ~width) {
+      const word_t swap = ((a[k] >> width) ^ a[k + width]) & mask;
+      a[k] ^= swap << width;
+      a[k + width] ^= swap;
+    }
+  }
 }

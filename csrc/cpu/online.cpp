@@ -1,169 +1,227 @@
 // Online learning: forward, masked error, traces and a weight update at every one of T time steps, in one call.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <limits>
-#include <memory>
 #include <thread>
 #include <type_traits>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 #include "../checks.h"
-#include "isa.h"
 #include "online.h"
+#include "parallel.h"
 
 #define SF_KERNELS "online.inl"
 #include "foreach_isa.h"
 
 namespace spikefuse::cpu {
 
-template <class acc_t>
-struct Scratch {
-  std::vector<acc_t> v, row, coefficient;
-  std::vector<int32_t> list;
-};
-
-// A sweep over independent tasks that all threads share: each takes the next one when it is done with its last.
-struct Sweep {
-  std::atomic<int64_t> next{0}, done{0};
-};
-
-// Takes part in sweep after sweep, entering each when all tasks of the one before are done. A thread waits for tasks
-// and never for threads: one that has lost its core to another process holds up nobody but the task it is in.
-template <class Tasks, class Run>
-static void walk_sweeps(std::vector<Sweep>& sweeps, const Tasks& tasks, const Run& run) {
-  constexpr int kSpins = 2000;  // a few microseconds, about what the shortest sweep takes
-  for (size_t s = 0; s < sweeps.size(); ++s) {
-    const int64_t count = tasks(s);
-    for (int64_t i = sweeps[s].next++; i < count; i = sweeps[s].next++) {
-      run(s, i);
-      sweeps[s].done.fetch_add(1, std::memory_order_release);
+// Memory for one batch after the other: what a batch took is kept, up to a limit, for the next one of the same thread,
+// which then finds it mapped.
+class Arena {
+ public:
+  // `count` elements from the beginning of a cache line; zeroed where asked for.
+  template <class T>
+  T* take(int64_t count, bool zeroed = true) {
+    const size_t bytes = (std::max<int64_t>(count, 1) * sizeof(T) + 63) / 64 * 64;
+    if (blocks_.empty() || used_ + bytes > size_) {
+      size_ = std::max(bytes, kSmallest);
+      blocks_.emplace_back(static_cast<int64_t>(size_));
+      use_huge_pages(blocks_.back().data(), static_cast<int64_t>(size_));
+      used_ = 0;
     }
-    for (int spin = 0; sweeps[s].done.load(std::memory_order_acquire) < count; ++spin)
+    T* found = reinterpret_cast<T*>(blocks_.back().data() + used_);
+    used_ += bytes;
+    total_ += bytes;
+    if (zeroed) std::memset(static_cast<void*>(found), 0, bytes);
+    return found;
+  }
+
+  // Everything is free again. The next batch gets one block of the size that this one needed in all.
+  void clear() {
+    if (blocks_.size() > 1 || total_ > kKept) {
+      blocks_.clear();
+      size_ = 0;
+      if (total_ <= kKept) blocks_.emplace_back(static_cast<int64_t>(size_ = total_));
+    }
+    used_ = total_ = 0;
+  }
+
+ private:
+  static constexpr size_t kSmallest = size_t(1) << 20, kKept = size_t(1) << 26;
+  std::vector<AlignedArray<char>> blocks_;
+  size_t size_ = 0, used_ = 0, total_ = 0;
+};
+
+// A sweep over independent tasks, entered when all tasks of the one before are done.
+struct Stage {
+  enum Kind { load_inputs, samples, list, tiles, errors, inputs } kind;
+  int64_t layer, t, tasks;
+};
+
+// Counters of their own cache lines.
+struct alignas(64) Counter {
+  std::atomic<int64_t> value{0};
+};
+
+// Takes part in stage after stage. A thread begins with its own share of the tasks, whose rows and tiles its caches hold
+// from the stage and the time step before, and then helps with the others': it waits for tasks and never for threads, so
+// that one that has lost its core to another process holds up nobody but the task it is in.
+template <class Run>
+static void walk_stages(const std::vector<Stage>& stages, std::vector<Counter>& counters, int64_t threads, int64_t me,
+                        const Run& run) {
+  constexpr int kSpins = 2000;  // a few microseconds, about what the shortest stage takes
+  for (size_t s = 0; s < stages.size(); ++s) {
+    Counter* next = counters.data() + s * (threads + 1);
+    std::atomic<int64_t>& done = next[threads].value;
+    const int64_t tasks = stages[s].tasks;
+    for (int64_t k = 0; k < threads; ++k) {
+      const int64_t owner = (me + k) % threads;
+      const int64_t begin = owner * tasks / threads, count = (owner + 1) * tasks / threads - begin;
+      for (int64_t i = next[owner].value++; i < count; i = next[owner].value++) {
+        run(stages[s], begin + i);
+        done.fetch_add(1, std::memory_order_release);
+      }
+    }
+    for (int spin = 0; done.load(std::memory_order_acquire) < tasks; ++spin)
       if (spin >= kSpins) std::this_thread::yield();
   }
 }
 
-// Owns a batch's buffers; all start from zero.
-template <class acc_t>
-class OnlineBuffers {
- public:
-  acc_t* values(int64_t count) { return allocate<acc_t>(count); }
-  int32_t* integers(int64_t count) { return allocate<int32_t>(count); }
-  uint32_t* words(int64_t count) { return allocate<uint32_t>(count); }
+static int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
- private:
-  template <class T>
-  T* allocate(int64_t count) {
-    std::shared_ptr<T[]> block(new T[std::max<int64_t>(count, 1)]());
-    blocks_.push_back(block);
-    return block.get();
+template <class acc_t>
+static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, const Tensor& weight, Arena& arena) {
+  OnlineLayer<acc_t> layer{};
+  layer.out = weight.size(0);
+  layer.in = weight.size(1);
+  layer.in_stride = round_up(layer.in, kLine<acc_t>);
+  layer.out_stride = round_up(layer.out, kLine<acc_t>);
+  layer.out_width = round_up(layer.out, kWordBits);
+  layer.stored = weight.mutable_data_ptr<acc_t>();
+  layer.stored_out = weight.stride(0);
+  layer.stored_in = weight.stride(1);
+  const bool is_first = l == 0, is_output = l + 1 == p.layers;
+  int64_t weights = layer.in * layer.out_stride;
+  if (is_first) {
+    const bool input_major = (layer.out == 1 || layer.stored_out == 1) && layer.stored_in == layer.out;
+    layer.weight = input_major && layer.out == layer.out_stride ? layer.stored : arena.take<acc_t>(weights, false);
+    layer.active = arena.take<uint32_t>(layer.in * words_for(p.B));
+    layer.active_count = arena.take<int32_t>(layer.in);
+    layer.active_sample = arena.take<int32_t>(layer.in * p.B, false);
+    layer.decayed = arena.take<int32_t>(layer.in);
+  } else {
+    weights = layer.out_width * layer.in_stride;
+    layer.weight = arena.take<acc_t>(weights, false);
+    layer.tile_inputs = round_up(layer.in, kTableWords * kWordBits);
+    layer.tiles = arena.take<acc_t>(layer.tile_inputs * layer.out_width);
+    layer.events = arena.take<int32_t>(p.B * layer.in, false);
+    layer.events_begin = arena.take<int64_t>(p.B);
+    layer.events_end = arena.take<int64_t>(p.B);
+    if (is_output) {
+      layer.error_count = arena.take<int32_t>(layer.out);
+      layer.error_samples = arena.take<int32_t>(layer.out * p.B, false);
+      layer.open = arena.take<uint32_t>(p.B * words_for(layer.out));
+    }
   }
-  std::vector<std::shared_ptr<void>> blocks_;
-};
-
-template <class acc_t>
-static void copy_matrix(const acc_t* from, int64_t from_row, int64_t from_column, acc_t* to, int64_t to_row,
-                        int64_t to_column, int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < columns; ++c) to[r * to_row + c * to_column] = from[r * from_row + c * from_column];
-}
-
-static bool is_input_major(const Tensor& weight) {
-  return (weight.size(0) <= 1 || weight.stride(0) == 1) && (weight.size(1) <= 1 || weight.stride(1) == weight.size(0));
-}
-
-template <class acc_t>
-static void make_layers(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights, OnlineBuffers<acc_t>& buffers,
-                        std::vector<OnlineLayer<acc_t>>& layers, int32_t* counts) {
-  for (size_t l = 0; l < weights.size(); ++l) {
-    OnlineLayer<acc_t> layer{};
-    layer.out = weights[l].size(0);
-    layer.in = weights[l].size(1);
-    acc_t* stored = weights[l].template mutable_data_ptr<acc_t>();
-    const int64_t stride_out = weights[l].stride(0), stride_in = weights[l].stride(1);
-    layer.weight_in = stored;
-    if (!is_input_major(weights[l])) {
-      layer.weight_in = buffers.values(layer.in * layer.out);
-      copy_matrix(stored, stride_in, stride_out, layer.weight_in, layer.out, int64_t(1), layer.in, layer.out);
-    }
-    if (l > 0) {
-      layer.weight_out = buffers.values(layer.in * layer.out);
-      copy_matrix(stored, stride_out, stride_in, layer.weight_out, layer.in, int64_t(1), layer.out, layer.in);
-    }
-    if (p.optimizer == Optimizer::adam) {
-      layer.m = buffers.values(layer.in * layer.out);
-      layer.v = buffers.values(layer.in * layer.out);
-    }
-    layer.state = buffers.values(p.B * layer.out);
-    layer.delta = buffers.values(p.B * layer.out);
-    layer.spikes = buffers.words(p.B * words_for(layer.out));
-    layer.nonzero = buffers.words(p.B * words_for(l == 0 ? layer.in : layer.out));
-    if (l > 0 && l + 1 < weights.size())  // a hidden layer's errors are dense
-      for (int64_t i = 0; i < p.B * words_for(layer.out); ++i) layer.nonzero[i] = ~0u;
-    layer.trace = buffers.values(p.B * layer.in * (p.trace == Trace::shared ? 1 : p.window));
-    if (p.trace == Trace::shared) {
-      layer.trace_scale = buffers.values(p.B);
-    } else {
-      layer.age = buffers.integers(p.B * layer.out);
-    }
-    layer.counts = counts;
-    counts += layer.out;
-    layers.push_back(layer);
+  if (p.optimizer == Optimizer::adam) {
+    layer.m = arena.take<acc_t>(weights, false);
+    layer.v = arena.take<acc_t>(weights, false);
   }
-  p.layer = layers.data();
+  layer.state = arena.take<acc_t>(p.B * layer.out_width);
+  layer.delta = arena.take<acc_t>(p.B * layer.out_width);
+  layer.spikes = arena.take<uint32_t>(p.B * words_for(layer.out));
+  if (is_first || !is_output) layer.potential = arena.take<acc_t>(p.B * layer.out_width);
+  if (p.trace == Trace::shared) {
+    layer.trace = arena.take<acc_t>(is_first ? layer.in * p.sample_width : p.B * layer.in_stride);
+    layer.trace_factor = arena.take<acc_t>(p.sample_width);
+  } else {
+    layer.age = arena.take<uint16_t>(p.B * layer.out_width);
+    if (is_first)  // one word more: the last byte that is read may begin in the last word
+      layer.history = arena.take<uint64_t>(layer.in * p.B * p.history_words + 1);
+    else
+      layer.trace = arena.take<acc_t>(p.B * p.T * layer.in_stride, false);
+  }
+  return layer;
 }
 
+// The window sums of 8 steps for each history of them, the newest step first.
 template <class acc_t>
-static int64_t output_tasks(const OnlineLayer<acc_t>& layer) {
-  return (layer.out + kOutputRows - 1) / kOutputRows;
+static const acc_t* make_window_table(acc_t decay, Arena& arena) {
+  acc_t* table = arena.take<acc_t>(256 * 8);
+  for (int history = 0; history < 256; ++history) {
+    acc_t sum = 0, power = 1;
+    for (int age = 0; age < 8; ++age, power *= decay) {
+      sum += history >> age & 1 ? power : acc_t(0);
+      table[history * 8 + age] = sum;
+    }
+  }
+  return table;
 }
 
 template <class acc_t>
-static void run_steps(const OnlineBatch<acc_t>& p, double lr, double beta1, double beta2, double epsilon,
-                      double weight_decay, bool decoupled) {
-  int64_t widest = 0, outputs = 0;
-  for (int64_t l = 0; l < p.layers; ++l) {
-    widest = std::max({widest, p.layer[l].in, p.layer[l].out});
-    outputs += p.layer[l].out;
+static std::vector<Stage> make_stages(const OnlineBatch<acc_t>& p) {
+  const int64_t input_words = words_for(p.layer[0].in);
+  const auto tiles = [&](int64_t l) { return words_for(p.layer[l].out); };
+  std::vector<Stage> stages;
+  if (p.layer[0].weight != p.layer[0].stored) stages.push_back({Stage::load_inputs, 0, 0, input_words});
+  for (int64_t t = 0; t < p.T; ++t) {
+    stages.push_back({Stage::samples, 0, t, p.B});
+    for (int64_t l = 1; l < p.layers; ++l) {
+      if (l > 1) stages.push_back({Stage::list, l, t, p.B});
+      stages.push_back({Stage::tiles, l, t, tiles(l)});
+    }
+    if (p.layers > 1) stages.push_back({Stage::errors, 0, t, p.B});
+    stages.push_back({Stage::inputs, 0, t, input_words});
   }
-  std::vector<Scratch<acc_t>> scratch(torch::stable::get_num_threads());
-  for (Scratch<acc_t>& s : scratch) {
-    s.v.resize(outputs);
-    s.row.resize(widest);
-    s.coefficient.resize(std::max(widest, p.B));
-    s.list.resize(std::max(widest, kWordBits * p.B));
-  }
-  const int64_t input_tasks = words_for(p.layer[0].in);
-  int64_t update_tasks = input_tasks;
-  for (int64_t l = 1; l < p.layers; ++l) update_tasks += output_tasks(p.layer[l]);
-  std::vector<UpdateStep<acc_t>> steps;
-  for (int64_t t = 0; t < p.T; ++t)
-    steps.push_back(make_update_step<acc_t>(p.optimizer, t + 1, lr, beta1, beta2, epsilon, weight_decay, decoupled));
+  for (int64_t l = 1; l < p.layers; ++l) stages.push_back({Stage::tiles, l, p.T, tiles(l)});
+  return stages;
+}
 
-  // One parallel region for the batch, two sweeps a time step: samples forward and back, then rows of weights. Which
-  // thread does a sample or a row does not change its result.
-  std::vector<Sweep> sweeps(2 * p.T);
-  const auto tasks = [&](size_t s) { return s % 2 == 0 ? p.B : update_tasks; };
-  parallel_for(0, static_cast<int64_t>(scratch.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = begin; thread < end; ++thread) {
-      Scratch<acc_t>& own = scratch[thread];
-      walk_sweeps(sweeps, tasks, [&](size_t s, int64_t task) {
-        const int64_t t = static_cast<int64_t>(s / 2);
-        if (s % 2 == 0) {
-          SF_DISPATCH_ISA(
-              online_sample(p, task, t, own.v.data(), own.row.data(), own.list.data(), own.coefficient.data()));
-        } else if (task < input_tasks) {
-          SF_DISPATCH_ISA(
-              update_input_rows(p, steps[t], task, own.list.data(), own.coefficient.data(), own.row.data()));
-        } else {
-          task -= input_tasks;
-          int64_t l = 1;
-          for (; task >= output_tasks(p.layer[l]); ++l) task -= output_tasks(p.layer[l]);
-          SF_DISPATCH_ISA(update_output_rows(p, steps[t], l, task * kOutputRows, own.list.data(),
-                                             own.coefficient.data(), own.row.data()));
+template <class acc_t>
+static void run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
+  const std::vector<Stage> stages = make_stages(p);
+  int64_t widest = p.B, most_tasks = 1;
+  for (int64_t l = 0; l < p.layers; ++l) widest = std::max({widest, p.layer[l].in_stride, p.layer[l].out_width});
+  for (const Stage& stage : stages) most_tasks = std::max(most_tasks, stage.tasks);
+  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), most_tasks);
+  std::vector<OnlineScratch<acc_t>> scratch(threads);
+  for (OnlineScratch<acc_t>& own : scratch) {
+    own.row = arena.take<acc_t>(widest, false);
+    own.tile = arena.take<acc_t>(p.B * kWordBits, false);
+    own.table = arena.take<acc_t>(kTableWords * kTableEntries * kLine<acc_t>, false);
+    own.list = arena.take<int32_t>(widest, false);
+    own.window = arena.take<acc_t>(round_up(p.T, 8), false);
+    own.bits = arena.take<uint32_t>(std::max(p.B * kTableWords, kWordBits * words_for(p.B)), false);
+  }
+  // One parallel region for the batch. Which thread does a task does not change its result.
+  std::vector<Counter> counters(stages.size() * (threads + 1));
+  parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t me = begin; me < end; ++me) {
+      const OnlineScratch<acc_t>& own = scratch[me];
+      walk_stages(stages, counters, threads, me, [&](const Stage& stage, int64_t task) {
+        switch (stage.kind) {
+          case Stage::load_inputs:
+            SF_DISPATCH_ISA(load_inputs(p.layer[0], task));
+            break;
+          case Stage::samples:
+            SF_DISPATCH_ISA(online_sample(p, task, stage.t, own));
+            break;
+          case Stage::list:
+            SF_DISPATCH_ISA(online_list(p, stage.layer, task));
+            break;
+          case Stage::tiles:
+            SF_DISPATCH_ISA(online_tile(p, stage.layer, task, stage.t, own));
+            break;
+          case Stage::errors:
+            SF_DISPATCH_ISA(online_errors(p, task, stage.t, own));
+            break;
+          case Stage::inputs:
+            SF_DISPATCH_ISA(online_inputs(p, task, stage.t, own));
         }
       });
     }
@@ -195,16 +253,18 @@ static void check_online(const Tensor& input, const Tensor& target, const std::v
 }
 
 template <class acc_t>
-static void run_online(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights, int32_t* counts, double lr,
-                       double beta1, double beta2, double epsilon, double weight_decay, bool decoupled) {
-  OnlineBuffers<acc_t> buffers;
+static void run_online(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights, int32_t* counts) {
+  static thread_local Arena arena;
+  if (p.trace == Trace::gated) p.window_table = make_window_table(p.decay, arena);
   std::vector<OnlineLayer<acc_t>> layers;
-  make_layers(p, weights, buffers, layers, counts);
-  run_steps(p, lr, beta1, beta2, epsilon, weight_decay, decoupled);
-  for (size_t l = 0; l < weights.size(); ++l)
-    if (!is_input_major(weights[l]))
-      copy_matrix(layers[l].weight_in, layers[l].out, int64_t(1), weights[l].template mutable_data_ptr<acc_t>(),
-                  weights[l].stride(1), weights[l].stride(0), layers[l].in, layers[l].out);
+  for (int64_t l = 0; l < p.layers; ++l) {
+    layers.push_back(make_layer(p, l, weights[l], arena));
+    layers.back().counts = counts;
+    counts += layers.back().out;
+  }
+  p.layer = layers.data();
+  run_stages(p, arena);
+  arena.clear();
 }
 
 std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std::vector<Tensor> weights, double decay,
@@ -223,18 +283,21 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
   Tensor open_errors = torch::stable::new_empty(input, {}, ScalarType::Long);
   Tensor spike_counts = torch::stable::new_zeros(input, {B, outputs}, ScalarType::Int);
   const Tensor input_words = torch::stable::contiguous(input), target_words = torch::stable::contiguous(target);
-  std::vector<double> sample_loss(B, 0.0);
-  std::vector<int64_t> sample_open(B, 0);
+  // of each sample in a single layer, of each tile of the output layer in several
+  const int64_t parts = std::max(B, words_for(weights.back().size(0)));
+  std::vector<double> part_loss(parts, 0.0);
+  std::vector<int64_t> part_open(parts, 0);
 
   const auto run = [&](auto zero) {
     using acc_t = decltype(zero);
     OnlineBatch<acc_t> p{};
     p.T = T, p.B = B;
     p.layers = static_cast<int64_t>(weights.size());
-    p.window = (T + 15) / 16 * 16;
-    // Samples and their windows are numbered in 32 bits in the event lists.
-    STD_TORCH_CHECK(B * p.window <= std::numeric_limits<int32_t>::max(),
-                    "spikefuse: expected B * T below 2^31, got B = ", B, " and T = ", T);
+    p.sample_width = words_for(B) * kWordBits;
+    p.history_words = (T + 63) / 64;
+    // ages are 16-bit numbers, samples 32-bit ones
+    STD_TORCH_CHECK(T <= std::numeric_limits<uint16_t>::max(), "spikefuse: expected at most 65535 time steps, got ", T);
+    STD_TORCH_CHECK(B <= std::numeric_limits<int32_t>::max(), "spikefuse: expected at most 2^31 - 1 samples, got ", B);
     p.counts_stride = outputs;
     p.input = words_data(input_words);
     p.target = words_data(target_words);
@@ -246,11 +309,14 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.v_clamp = v_clamp;
     p.surrogate = static_cast<Surrogate>(surrogate);
     p.optimizer = static_cast<Optimizer>(optimizer);
-    p.loss = sample_loss.data();
-    p.open_errors = sample_open.data();
-    if (T > 0 && B > 0)
-      run_online(p, weights, spike_counts.mutable_data_ptr<int32_t>(), lr, beta1, beta2, epsilon, weight_decay,
-                 decoupled);
+    std::vector<UpdateStep<acc_t>> steps;
+    for (int64_t t = 0; t < T; ++t)
+      steps.push_back(
+          make_update_step<acc_t>(p.optimizer, t + 1, lr, beta1, beta2, epsilon, weight_decay, decoupled));
+    p.step = steps.data();
+    p.loss = part_loss.data();
+    p.open_errors = part_open.data();
+    if (T > 0 && B > 0) run_online(p, weights, spike_counts.mutable_data_ptr<int32_t>());
   };
   if (weights[0].scalar_type() == ScalarType::Double)
     run(double{});
@@ -259,9 +325,9 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
 
   double total = 0;
   int64_t open = 0;
-  for (int64_t b = 0; b < B; ++b) {
-    total += sample_loss[b];
-    open += sample_open[b];
+  for (int64_t i = 0; i < parts; ++i) {
+    total += part_loss[i];
+    open += part_open[i];
   }
   *loss.mutable_data_ptr<double>() = total;
   *open_errors.mutable_data_ptr<int64_t>() = open;

@@ -3,44 +3,68 @@
 
 #include "../adam.h"
 #include "../lif.h"
-#include "../packing.h"
 #include "../surrogate.h"
+#include "tile.h"
 
 namespace spikefuse::cpu {
 
 // The values are those of spikefuse.online.TRACES.
 enum class Trace : int { shared = 0, gated = 1 };
 
-// One layer. B samples; `in` and `out` neurons; `window` time steps, T rounded up to whole vectors.
+// One layer. B samples, `in` and `out` neurons. Rows of weights are whole cache lines, `in_stride` or `out_stride` long,
+// rows of neurons are whole words of spikes, `out_width` long, with zeros behind.
 //
-// The first layer stores its weights input-major only: its inputs are sparse, so its forward pass and its update both
-// walk over the rows of inputs that have spiked, and nothing is propagated below it. A later layer's error is sparse
-// instead (the mask opens few outputs), so its update and the error it passes down walk over rows of outputs: it keeps
-// an output-major copy beside the input-major one of its forward pass, and both are written by the update.
+// The first layer stores its weights input-major: its inputs are sparse, so its forward pass and its update both walk
+// over the rows of inputs that have spiked, and nothing is propagated below it. A later layer's error is sparse instead
+// (the mask opens few outputs), so its update and the error it passes down walk over rows of outputs. Its forward pass
+// reads tiles: the weights of 32 outputs, input by input, which stay in the first-level cache while all samples pass.
 template <class acc_t>
 struct OnlineLayer {
-  int64_t in, out;
-  acc_t* weight_in;   // [in, out]
-  acc_t* weight_out;  // [out, in]; null for the first layer
-  acc_t *m, *v;       // Adam's moments, laid out like the weights that the update walks over; null for SGD
-  acc_t* state;       // [B, out] membrane potential after the reset
-  acc_t* delta;       // [B, out] dL/dv of this time step
-  uint32_t* spikes;   // [B, words(out)] of this time step
-  // First layer: [B, words(in)], inputs whose trace is not zero; later ones: [B, words(out)], open errors.
-  uint32_t* nonzero;
-  // shared: [B, in], the leaky sum. gated: window sums, the trace of a neuron that last spiked a steps ago for each
-  // a = 1 ... t; [B, in, window] in the first layer and [B, window, in] in later ones, as their updates read them. A
-  // window sum and no difference of two leaky sums: where no input spiked it is exactly zero, and Adam, which divides
-  // by the gradient's own size, would turn the rounding error of a difference into a full step.
+  int64_t in, out, in_stride, out_stride, out_width;
+  acc_t* stored;                    // the weights as the caller holds them
+  int64_t stored_in, stored_out;    // their strides
+  acc_t* weight;                    // first layer: [in, out_stride]; later ones: [tiles x 32, in_stride]
+  acc_t* tiles;                     // later layers: [tiles, tile_inputs, 32], the same weights for the forward pass
+  int64_t tile_inputs;              // `in` in whole groups of table words
+  acc_t *m, *v;                     // Adam's moments, laid out like `weight`; null for SGD
+
+  // Neurons. Membrane potentials after the reset: [B, out_width], in later layers [tiles, lines, B, one line].
+  acc_t* state;
+  acc_t* potential;  // [B, out_width] v of this step, before the reset; null for the output layer of several
+  acc_t* delta;      // [B, out_width] dL/dv of this step; in the output layer of several, valid where errors are open
+  uint32_t* spikes;  // [B, words(out)] of this step
+  uint32_t* open;    // output layer: [B, words(out)], where the mask is open
+  uint16_t* age;     // gated: [B, out_width], time steps since the neuron's last spike, less one
+  int32_t* counts;   // [B, all outputs] spike counts, offset to this layer's first neuron
+
+  // Spikes that enter a later layer, listed: those of sample b are events[events_begin[b] ... events_end[b]).
+  int32_t* events;  // [B, in]
+  int64_t *events_begin, *events_end;
+
+  // Samples with an error, for each row of a later layer: a row's count, samples and errors.
+  int32_t* error_count;    // [out]
+  int32_t* error_samples;  // [out, B]
+
+  // First layer: what each input has done so far.
+  uint32_t* active;        // [in, words(B)] samples in which it has spiked
+  int32_t* active_count;   // [in]
+  int32_t* active_sample;  // [in, B] the same as a list, in the order of their first spike
+  int32_t* decayed;        // [in] time steps whose weight decay the row has had
+  uint64_t* history;       // gated: [in, B, history words], bit T - 1 - s for a spike at step s
+
+  // Traces. shared: the leaky sum, [in, sample_width] in the first layer and [B, in_stride] in later ones. gated, later
+  // layers: window sums [B, T, in_stride], the trace of a neuron that last spiked a + 1 steps ago for each a = 0 ... t.
+  // Window sums and no difference of two leaky sums: where no input spiked they are exactly zero, and Adam, which
+  // divides by the gradient's own size, would turn the rounding error of a difference into a full step.
   acc_t* trace;
-  acc_t* trace_scale;  // [B] shared: 1 - spikes / D of the last time step
-  int32_t* age;        // [B, out] gated: time steps since the neuron's last spike, less one
-  int32_t* counts;     // [B, all outputs] spike counts, offset to this layer's first neuron
+  acc_t* trace_factor;  // [sample_width] shared: decay * (1 - spikes / D) with the spikes of the step before
 };
 
 template <class acc_t>
 struct OnlineBatch {
-  int64_t T, B, layers, window, counts_stride;
+  int64_t T, B, layers, counts_stride;
+  int64_t sample_width;   // B in whole words
+  int64_t history_words;  // 64-bit words of T bits
   OnlineLayer<acc_t>* layer;
   const uint32_t *input, *target;  // [T, B, W]
   acc_t decay, threshold, trace_divisor /* 0: the layer's fan-in */, slope;
@@ -48,11 +72,21 @@ struct OnlineBatch {
   bool v_clamp;
   Surrogate surrogate;
   Optimizer optimizer;
-  double* loss;          // [B]
-  int64_t* open_errors;  // [B]
+  const UpdateStep<acc_t>* step;  // [T]
+  const acc_t* window_table;      // gated: [256, 8], the window sums of 8 steps for each history of them
+  double* loss;                   // one for each task of the output layer
+  int64_t* open_errors;
 };
 
-// Output rows that one update task handles: as many as a cache line of the input-major copy holds in fp32.
-constexpr int64_t kOutputRows = 16;
+// What a thread works in.
+template <class acc_t>
+struct OnlineScratch {
+  acc_t* row;          // the widest layer
+  acc_t* tile;         // [lines of 32, B, one line]
+  acc_t* table;        // kTableWords tables
+  int32_t* list;       // likewise
+  acc_t* window;       // T in whole bytes
+  uint32_t* bits;      // [B, kTableWords], or [32, words(B)]
+};
 
 }  // namespace spikefuse::cpu

@@ -1,298 +1,589 @@
-// The online rule, one time step in two sweeps: every sample goes forward and gets its errors (online_sample), then
-// every weight row gets its gradient, never stored beyond the row, and its update (update_*). Each sample and each row
-// is computed by one thread in a fixed order, so the result does not depend on how many threads there are.
+// The online rule, one time step in sweeps over independent tasks: the samples through the first layer, the tiles of
+// each later layer, which are updated by the errors of the step before and then go forward, the samples again with the
+// errors from the top down, and the rows of the first layer, which are updated at once. Each task is done by one thread
+// in a fixed order, so the result does not depend on how many threads there are.
 
 #include "gather.h"
+#include "tile.inl"
 
-// Writes v[t], the spike words and v'[t]; returns the number of spikes.
 template <class acc_t>
-int64_t integrate_layer(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, const acc_t* z,
-                        acc_t* v) {
-  acc_t* state = layer.state + b * layer.out;
-  int32_t* counts = layer.counts + b * p.counts_stride;
-  uint32_t* spikes = layer.spikes + b * words_for(layer.out);
+constexpr int64_t kWordLines = kWordBits / kLine<acc_t>;
+
+// The spikes of 32 neurons.
+template <class acc_t>
+SF_HD uint32_t spike_word(const acc_t* v, acc_t threshold) {
+#if SF_VECTOR_BYTES == 64
+  if constexpr (std::is_same_v<acc_t, float>) {
+    const __m512 level = _mm512_set1_ps(threshold);
+    const uint32_t low = _mm512_cmp_ps_mask(_mm512_loadu_ps(v), level, _CMP_GE_OQ);
+    return low | uint32_t(_mm512_cmp_ps_mask(_mm512_loadu_ps(v + 16), level, _CMP_GE_OQ)) << 16;
+  }
+#endif
+  return word_where(v, [threshold](acc_t x) { return lif_fires(x, threshold); });
+}
+
+// v, v' and the spikes of 32 neurons of sample b, of which layer.out - first are real; v' and z lie in lines, whose
+// beginnings are `stride` apart.
+template <class acc_t>
+SF_HD uint32_t integrate_word(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, int64_t first,
+                              const acc_t* z, acc_t* state, int64_t stride, acc_t* v) {
+  constexpr int64_t line = kLine<acc_t>;
   const acc_t threshold = p.threshold, decay = p.decay;
-  const bool clamp = p.v_clamp;
-  for (int64_t m = 0; m < layer.out; ++m) {
-    acc_t vm = lif_integrate(decay, state[m], z[m]);
-    const bool spike = lif_fires(vm, threshold);
-    state[m] = lif_reset(Reset::zero, vm, spike, threshold);
-    vm = clamp && vm > threshold ? threshold : vm;
-    counts[m] += spike;
-    v[m] = vm;
-  }
-  int64_t total = 0;
-  for (int64_t w = 0; w < words_for(layer.out); ++w) {
-    const acc_t* values = v + w * kWordBits;
-    const int64_t rest = layer.out - w * kWordBits;
-    uint32_t word = 0;
-    if (rest >= kWordBits) {
-      uint32_t bit[kWordBits];
-      for (int i = 0; i < kWordBits; ++i) bit[i] = lif_fires(values[i], threshold) ? 1u << i : 0u;
-      for (int i = 0; i < kWordBits; ++i) word |= bit[i];
-    } else {
-      for (int i = 0; i < rest; ++i) word |= uint32_t(lif_fires(values[i], threshold)) << i;
+  for (int64_t l = 0; l < kWordLines<acc_t>; ++l) {
+    for (int64_t i = 0; i < line; ++i) {
+      const acc_t vi = lif_integrate(decay, state[l * stride + i], z[l * stride + i]);
+      state[l * stride + i] = lif_reset(Reset::zero, vi, lif_fires(vi, threshold), threshold);
+      v[l * line + i] = vi;
     }
-    spikes[w] = word;
-    total += __builtin_popcount(word);
   }
-  return total;
+  const uint32_t word = spike_word(v, threshold);
+  if (p.v_clamp)
+    for (int64_t i = 0; i < kWordBits; ++i) v[i] = v[i] > threshold ? threshold : v[i];
+  int32_t* counts = layer.counts + b * p.counts_stride + first;
+  if (layer.out - first >= kWordBits)
+    for (int64_t i = 0; i < kWordBits; ++i) counts[i] += int32_t(word >> i & 1u);
+  else
+    for (int64_t i = 0; i < layer.out - first; ++i) counts[i] += int32_t(word >> i & 1u);
+  return word;
 }
 
-// e[t] = decay * e'[t-1] + x[t], e'[t-1] = e[t-1] * (1 - spikes / D)
-template <class acc_t>
-void advance_shared_trace(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, const int32_t* list,
-                          int64_t count) {
-  acc_t* e = layer.trace + b * layer.in;
-  const acc_t factor = p.decay * layer.trace_scale[b];
-  for (int64_t n = 0; n < layer.in; ++n) e[n] = factor * e[n];
-  for (int64_t k = 0; k < count; ++k) e[list[k]] += acc_t(1);
+// A neuron that spiked in the step before has a trace that begins now: its window is one step long.
+SF_HD void advance_age(uint16_t* age, uint32_t spiked, int64_t t) {
+  for (int64_t i = 0; i < kWordBits; ++i) age[i] = t == 0 || (spiked >> i & 1u) ? uint16_t(0) : uint16_t(age[i] + 1);
 }
 
-// window[a] <- decay * window[a - 1] + x[t], descending so that it can be done in place
-template <class acc_t>
-void advance_gated_trace(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, bool first, int64_t b, int64_t t,
-                         const uint32_t* x, const int32_t* list, int64_t count) {
-  const acc_t decay = p.decay;
-  if (first) {
-    const uint32_t* active = layer.nonzero + b * words_for(layer.in);
-    for (int64_t w = 0; w < words_for(layer.in); ++w) {
-      for (uint32_t word = active[w]; word; word &= word - 1) {
-        const int64_t n = w * kWordBits + __builtin_ctz(word);
-        acc_t* window = layer.trace + (b * layer.in + n) * p.window;
-        const acc_t spike = spike_at(x, n) ? acc_t(1) : acc_t(0);
-        for (int64_t a = t; a > 0; --a) window[a] = fused_multiply_add(decay, window[a - 1], spike);
-        window[0] = spike;
-      }
-    }
-    return;
-  }
-  acc_t* windows = layer.trace + b * p.window * layer.in;
-  for (int64_t a = t; a > 0; --a) {
-    const acc_t* shorter = windows + (a - 1) * layer.in;
-    acc_t* window = windows + a * layer.in;
-    for (int64_t n = 0; n < layer.in; ++n) window[n] = decay * shorter[n];
-  }
-  for (int64_t n = 0; n < layer.in; ++n) windows[n] = acc_t(0);
-  for (int64_t a = 0; a <= t; ++a)
-    for (int64_t k = 0; k < count; ++k) windows[a * layer.in + list[k]] += acc_t(1);
+inline int64_t count_spikes(const uint32_t* words, int64_t count) {
+  int64_t spikes = 0;
+  for (int64_t w = 0; w < count; ++w) spikes += __builtin_popcount(words[w]);
+  return spikes;
 }
 
+// What the trace e decays by from the step before: e[t] = decay * e'[t-1] + x[t], e'[t-1] = e[t-1] * (1 - spikes / D).
 template <class acc_t>
-void advance_trace(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, bool first, int64_t b, int64_t t,
-                   const uint32_t* x, const int32_t* list, int64_t count) {
-  if (first) {
-    uint32_t* active = layer.nonzero + b * words_for(layer.in);
-    for (int64_t w = 0; w < words_for(layer.in); ++w) active[w] |= x[w] & neurons_of_word(w, layer.in);
-  }
-  if (p.trace == Trace::shared) {
-    advance_shared_trace(p, layer, b, list, count);
-    return;
-  }
-  advance_gated_trace(p, layer, first, b, t, x, list, count);
-  // A neuron that spiked at t-1 has a trace that began at t: its window is one step long.
-  int32_t* age = layer.age + b * layer.out;
-  const uint32_t* spiked = layer.spikes + b * words_for(layer.out);
-  for (int64_t m = 0; m < layer.out; ++m) age[m] = t == 0 || spike_at(spiked, m) ? 0 : age[m] + 1;
+SF_HD acc_t shared_trace_factor(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t spikes) {
+  const acc_t divisor = p.trace_divisor > acc_t(0) ? p.trace_divisor : acc_t(layer.in);
+  return p.decay * (acc_t(1) - acc_t(spikes) / divisor);
 }
 
-// delta_out[t] = -E[t] where the mask is open (eqs 6-7, 13); appends the open outputs to `list` and returns how many.
+// -E where the mask is open (eqs 6-7, 13), for 32 neurons; returns the open ones and adds their loss.
 template <class acc_t>
-int64_t output_error(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t b, int64_t t, const acc_t* v,
-                     int32_t* list) {
-  const int64_t W = words_for(layer.out);
-  const uint32_t* target = p.target + (t * p.B + b) * W;
-  const uint32_t* spikes = layer.spikes + b * W;
-  acc_t* delta = layer.delta + b * layer.out;
-  for (int64_t m = 0; m < layer.out; ++m) delta[m] = acc_t(0);
-  int64_t count = 0;
-  for (int64_t w = 0; w < W; ++w) {
-    const uint32_t open = (target[w] ^ spikes[w]) & neurons_of_word(w, layer.out);
-    count = append_set_bits(open, int32_t(w * kWordBits), list, count);
-    if (p.layers > 1) layer.nonzero[b * W + w] = open;
-  }
-  double loss = 0;
-  for (int64_t k = 0; k < count; ++k) {
-    const int64_t m = list[k];
-    const acc_t error = masked_error(spike_at(target, m), spike_at(spikes, m), v[m], p.threshold);
+SF_HD uint32_t word_error(const OnlineBatch<acc_t>& p, int64_t neurons, uint32_t target, uint32_t spikes,
+                          const acc_t* v, acc_t* delta, double& loss) {
+  const uint32_t open = (target ^ spikes) & neurons_of_word(0, neurons);
+  for (uint32_t rest = open; rest; rest &= rest - 1) {
+    const int i = __builtin_ctz(rest);
+    const acc_t error = masked_error(bool(target >> i & 1u), bool(spikes >> i & 1u), v[i], p.threshold);
     loss += 0.5 * double(error) * double(error);
-    delta[m] = -error;
+    delta[i] = -error;
   }
-  p.loss[b] += loss;
-  p.open_errors[b] += count;
-  return count;
+  return open;
 }
 
-// Forward through all layers at time step t, then the errors from the top down. `v` holds all layers' potentials, `z`
-// and `list` the widest layer; `coefficient` goes with `list`.
+// Lists the spikes of sample b that enter layer l.
 template <class acc_t>
-void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, acc_t* v, acc_t* z, int32_t* list,
-                   acc_t* coefficient) {
-  acc_t* v_layer = v;
-  for (int64_t l = 0; l < p.layers; ++l) {
-    OnlineLayer<acc_t>& layer = p.layer[l];
-    const int64_t W = words_for(layer.in);
-    const uint32_t* x = l == 0 ? p.input + (t * p.B + b) * W : p.layer[l - 1].spikes + b * W;
-    const int64_t count = list_spikes(x, layer.in, list);
-    advance_trace(p, layer, l == 0, b, t, x, list, count);
-    gather_rows<false, acc_t>(layer.weight_in, layer.out, list, nullptr, count, layer.out, z);
-    const int64_t spikes = integrate_layer(p, layer, b, z, v_layer);
-    if (p.trace == Trace::shared) {
-      const acc_t divisor = p.trace_divisor > acc_t(0) ? p.trace_divisor : acc_t(layer.in);
-      layer.trace_scale[b] = acc_t(1) - acc_t(spikes) / divisor;
-    }
-    v_layer += layer.out;
+void online_list(const OnlineBatch<acc_t>& p, int64_t l, int64_t b) {
+  const OnlineLayer<acc_t>& layer = p.layer[l];
+  layer.events_begin[b] = b * layer.in;
+  const uint32_t* spikes = p.layer[l - 1].spikes + b * words_for(layer.in);
+  layer.events_end[b] = b * layer.in + list_spikes(spikes, layer.in, layer.events + b * layer.in);
+}
+
+// Sample b through the first layer.
+template <class acc_t>
+void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& own) {
+  OnlineLayer<acc_t>& layer = p.layer[0];
+  const int64_t W = words_for(layer.in), W_out = words_for(layer.out);
+  const int64_t count = list_spikes(p.input + (t * p.B + b) * W, layer.in, own.list);
+  gather_rows(layer.weight, layer.out_stride, own.list, count, layer.out_stride, own.row);
+  for (int64_t m = layer.out_stride; m < layer.out_width; ++m) own.row[m] = acc_t(0);
+
+  uint32_t* spikes = layer.spikes + b * W_out;
+  if (p.trace == Trace::shared)
+    layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(spikes, W_out));
+  else
+    for (int64_t w = 0; w < W_out; ++w) advance_age(layer.age + b * layer.out_width + w * kWordBits, spikes[w], t);
+
+  acc_t* potential = layer.potential + b * layer.out_width;
+  for (int64_t w = 0; w < W_out; ++w) {
+    const int64_t first = w * kWordBits;
+    spikes[w] = integrate_word(p, layer, b, first, own.row + first, layer.state + b * layer.out_width + first,
+                               kLine<acc_t>, potential + first);
   }
-  v_layer -= p.layer[p.layers - 1].out;
-  int64_t count = output_error(p, p.layer[p.layers - 1], b, t, v_layer, list);
-  for (int64_t l = p.layers - 1; l > 0; --l) {
-    // delta_l = (W_{l+1}^T delta_{l+1}) * ds/dv, of this time step only                                 (eqs 14-15)
-    const OnlineLayer<acc_t>& above = p.layer[l];
-    const acc_t* delta_above = above.delta + b * above.out;
-    for (int64_t k = 0; k < count; ++k) coefficient[k] = delta_above[list[k]];
-    gather_rows<true, acc_t>(above.weight_out, above.in, list, coefficient, count, above.in, z);
-    const OnlineLayer<acc_t>& layer = p.layer[l - 1];
-    v_layer -= layer.out;
-    acc_t* delta = layer.delta + b * layer.out;
-    const acc_t threshold = p.threshold, slope = p.slope;
-    if (p.surrogate == Surrogate::sigmoid) {
-      for (int64_t m = 0; m < layer.out; ++m) delta[m] = z[m] * surrogate_sigmoid(v_layer[m] - threshold, slope);
-    } else {
-      for (int64_t m = 0; m < layer.out; ++m)
-        delta[m] = z[m] * surrogate_derivative(p.surrogate, v_layer[m] - threshold, slope);
-    }
-    for (int64_t m = 0; m < layer.out; ++m) list[m] = int32_t(m);
-    count = layer.out;
+  if (p.layers > 1) return online_list(p, 1, b);
+
+  acc_t* delta = layer.delta + b * layer.out_width;
+  for (int64_t m = 0; m < layer.out_width; ++m) delta[m] = acc_t(0);
+  for (int64_t w = 0; w < W_out; ++w) {
+    const int64_t first = w * kWordBits;
+    const uint32_t target = p.target[(t * p.B + b) * W_out + w];
+    p.open_errors[b] += __builtin_popcount(
+        word_error(p, layer.out - first, target, spikes[w], potential + first, delta + first, p.loss[b]));
   }
 }
 
-// w, m and v of one row from the row's gradient, summed over samples.
+// w, m and v of `count` neighbouring weights, from the sum of their gradients over samples.
 template <class acc_t>
-void update_row(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& step, const acc_t* gradient, acc_t batch_mean,
-                int64_t count, acc_t* w, acc_t* m, acc_t* v) {
+SF_HD void update_weights(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& step, const acc_t* gradient,
+                          int64_t count, acc_t* __restrict w, acc_t* __restrict m, acc_t* __restrict v) {
+  const acc_t batch_mean = acc_t(1) / acc_t(p.B);
   if (p.optimizer == Optimizer::adam)
     for (int64_t i = 0; i < count; ++i) w[i] = adam_update(step, w[i], gradient[i] * batch_mean, m[i], v[i]);
   else
     for (int64_t i = 0; i < count; ++i) w[i] = sgd_update(step, w[i], gradient[i] * batch_mean);
 }
 
-#if SF_VECTOR_BYTES == 64
-// windows[age] for 16 neurons at once: up to 64 window sums are held in four registers and looked up by permutation.
-template <int registers>
-SF_HD __m512 lookup_windows(const float* windows, __m512i age) {
-  const __m512 low = _mm512_loadu_ps(windows);
-  if constexpr (registers == 1) return _mm512_permutexvar_ps(age, low);
-  const __m512 lower_half = _mm512_permutex2var_ps(low, age, _mm512_loadu_ps(windows + 16));
-  if constexpr (registers <= 2) return lower_half;
-  const __m512 upper_half = _mm512_permutex2var_ps(_mm512_loadu_ps(windows + 32), age, _mm512_loadu_ps(windows + 48));
-  return _mm512_mask_blend_ps(_mm512_test_epi32_mask(age, _mm512_set1_epi32(32)), lower_half, upper_half);
+// One row of weights, a few lines at a time: the gradient, sum over k of weight(k) * row(k), goes from registers into
+// the update while the gradient of the next lines is already under way. Its division and root, which take longer than
+// all of the rest, so hide the sums.
+template <class acc_t, class Row, class Weight>
+SF_HD void update_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
+                      bool first_update, int64_t offset, int64_t width, int64_t count, const Row& row,
+                      const Weight& weight) {
+  constexpr int64_t line = kLine<acc_t>;
+  for_each_part(width / line, [&](int64_t first, auto lines) {
+    const int64_t at = offset + first * line;
+    Sums<acc_t, lines * line> sums;
+    sums.clear();
+    for (int64_t k = 0; k < count; ++k) sums.add(weight(k), row(k) + first * line);
+    acc_t gradient[lines * line];
+    sums.store(gradient);
+    if (first_update && layer.m) {
+      for (int64_t i = 0; i < lines * line; ++i) layer.m[at + i] = layer.v[at + i] = acc_t(0);
+    }
+    update_weights(p, step, gradient, lines * line, layer.weight + at, layer.m + at, layer.v + at);
+  });
 }
 
-template <int registers>
-SF_HD void gated_vectors(const OnlineLayer<float>& layer, const float* windows, int64_t windows_stride,
-                         const int32_t* list, int64_t count, int64_t columns, float* gradient) {
-  for (int64_t m = 0; m < columns; m += 16) {
-    const __mmask16 inside = columns - m < 16 ? __mmask16((1u << (columns - m)) - 1) : __mmask16(0xffff);
-    __m512 sum = _mm512_setzero_ps();
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t offset = list[k] * layer.out + m;
-      const __m512i age = _mm512_maskz_loadu_epi32(inside, layer.age + offset);
-      const __m512 delta = _mm512_maskz_loadu_ps(inside, layer.delta + offset);
-      sum = _mm512_fmadd_ps(delta, lookup_windows<registers>(windows + list[k] * windows_stride, age), sum);
+// a0 b0 a1 b1 ..., of the lower or of the upper halves
+template <int half, class vec, int... i>
+SF_HD vec interleave(vec a, vec b, std::integer_sequence<int, i...>) {
+  constexpr int lanes = sizeof...(i);
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, (i / 2 + half * lanes / 2 + i % 2 * lanes)...);
+#else
+  vec result;
+  ((result[i] = i % 2 ? b[i / 2 + half * lanes / 2] : a[i / 2 + half * lanes / 2]), ...);
+  return result;
+#endif
+}
+
+// to[c][r] = from[r][c], both sides a multiple of a vector. After log2(lanes) rounds in which each row is interleaved with
+// the one half a square below, a square of vectors is transposed.
+template <class acc_t>
+void transpose(const acc_t* from, int64_t from_stride, int64_t rows, int64_t columns, acc_t* to, int64_t to_stride) {
+  using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
+  constexpr int lanes = VectorOf<acc_t, SF_VECTOR_BYTES>::lanes;
+  using order = std::make_integer_sequence<int, lanes>;
+  for (int64_t c = 0; c < columns; c += lanes) {
+    for (int64_t r = 0; r < rows; r += lanes) {
+      vec a[lanes], b[lanes];
+      for (int i = 0; i < lanes; ++i) a[i] = *reinterpret_cast<const vec*>(from + (r + i) * from_stride + c);
+      for (int round = 1; round < lanes; round *= 2) {
+        for (int i = 0; i < lanes / 2; ++i) {
+          b[2 * i] = interleave<0>(a[i], a[i + lanes / 2], order{});
+          b[2 * i + 1] = interleave<1>(a[i], a[i + lanes / 2], order{});
+        }
+        for (int i = 0; i < lanes; ++i) a[i] = b[i];
+      }
+      for (int i = 0; i < lanes; ++i) *reinterpret_cast<vec*>(to + (c + i) * to_stride + r) = a[i];
     }
-    _mm512_mask_storeu_ps(gradient + m, inside, sum);
   }
+}
+
+// Tile i of a later layer from the caller's weights, and its rows from the tile.
+template <class acc_t>
+void load_tile(const OnlineLayer<acc_t>& layer, int64_t i, acc_t* tile) {
+  const int64_t first = i * kWordBits;
+  const int64_t count = layer.out - first < kWordBits ? layer.out - first : kWordBits;
+  for (int64_t n = 0; n < layer.in; ++n) {
+    const acc_t* from = layer.stored + n * layer.stored_in + first * layer.stored_out;
+    for (int64_t j = 0; j < count; ++j) tile[n * kWordBits + j] = from[j * layer.stored_out];
+  }
+  transpose(tile, kWordBits, layer.in_stride, kWordBits, layer.weight + first * layer.in_stride, layer.in_stride);
+}
+
+template <class acc_t>
+void store_tile(const OnlineLayer<acc_t>& layer, int64_t i, const acc_t* tile) {
+  const int64_t first = i * kWordBits;
+  const int64_t count = layer.out - first < kWordBits ? layer.out - first : kWordBits;
+  for (int64_t n = 0; n < layer.in; ++n) {
+    acc_t* to = layer.stored + n * layer.stored_in + first * layer.stored_out;
+    for (int64_t j = 0; j < count; ++j) to[j * layer.stored_out] = tile[n * kWordBits + j];
+  }
+}
+
+// The first layer's rows of inputs 32 w ... 32 w + 31, where the caller's are no whole lines in input-major order.
+template <class acc_t>
+void load_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
+  for (int64_t n = w * kWordBits; n < layer.in && n < (w + 1) * kWordBits; ++n) {
+    acc_t* to = layer.weight + n * layer.out_stride;
+    for (int64_t m = 0; m < layer.out; ++m) to[m] = layer.stored[n * layer.stored_in + m * layer.stored_out];
+    for (int64_t m = layer.out; m < layer.out_stride; ++m) to[m] = acc_t(0);
+  }
+}
+
+template <class acc_t>
+void store_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
+  for (int64_t n = w * kWordBits; n < layer.in && n < (w + 1) * kWordBits; ++n) {
+    const acc_t* from = layer.weight + n * layer.out_stride;
+    for (int64_t m = 0; m < layer.out; ++m) layer.stored[n * layer.stored_in + m * layer.stored_out] = from[m];
+  }
+}
+
+// Update of the 32 output rows of tile i by the errors of time step t.
+template <class acc_t>
+void update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t i, int64_t t) {
+  const int64_t first = i * kWordBits;
+  const int64_t count = layer.out - first < kWordBits ? layer.out - first : kWordBits;
+  const int64_t windows = p.trace == Trace::gated ? p.T : 1;
+  for (int64_t m = first; m < first + count; ++m) {
+    // the output layer's errors are listed, a hidden layer's are dense
+    const int32_t* samples = layer.error_count ? layer.error_samples + m * p.B : nullptr;
+    const int64_t errors = layer.error_count ? layer.error_count[m] : p.B;
+    const auto sample = [=](int64_t k) { return samples ? int64_t(samples[k]) : k; };
+    update_row(
+        p, layer, p.step[t], t == 0, m * layer.in_stride, layer.in_stride, errors,
+        [&](int64_t k) {
+          const int64_t b = sample(k);
+          const int64_t window = layer.age ? layer.age[b * layer.out_width + m] : 0;
+          return layer.trace + (b * windows + window) * layer.in_stride;
+        },
+        [&](int64_t k) { return layer.delta[sample(k) * layer.out_width + m]; });
+  }
+}
+
+// z [lines, B, one line] of tile i: the weights of the inputs that spiked, summed by events or by table lookup.
+template <class acc_t>
+void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, const acc_t* tile, const OnlineScratch<acc_t>& own) {
+  const OnlineLayer<acc_t>& layer = p.layer[l];
+  constexpr int64_t lines = kWordLines<acc_t>, line = kLine<acc_t>;
+  const int64_t W = words_for(layer.in);
+  acc_t* z = own.tile;
+  for (int64_t i = 0; i < p.B * kWordBits; ++i) z[i] = acc_t(0);
+  int64_t events = 0;
+  for (int64_t b = 0; b < p.B; ++b) events += layer.events_end[b] - layer.events_begin[b];
+  if (double(events) <= double(W) * (kTableBuild + kTableUse * double(p.B)))
+    return add_events<lines>(tile, layer.events_begin, layer.events_end, layer.events, p.B, z);
+  const uint32_t* spikes = p.layer[l - 1].spikes;
+  for (int64_t w = 0; w < W; w += kTableWords) {
+    for (int64_t b = 0; b < p.B; ++b)
+      for (int64_t j = 0; j < kTableWords; ++j) own.bits[b * kTableWords + j] = w + j < W ? spikes[b * W + w + j] : 0u;
+    for (int64_t j = 0; j < lines; ++j) {
+      build_tables(tile + w * kWordBits * kWordBits + j * line, kWordBits, kTableWords, own.table);
+      add_tables(own.table, own.bits, p.B, z + j * p.B * line);
+    }
+  }
+}
+
+// Tile i of a later layer, 32 neurons: its update by the step before, and while its weights are in the cache, all
+// samples forward. The tile of step 0 is read from the caller's weights; step T updates for the last time and gives it
+// back.
+template <class acc_t>
+void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, const OnlineScratch<acc_t>& own) {
+  OnlineLayer<acc_t>& layer = p.layer[l];
+  constexpr int64_t line = kLine<acc_t>;
+  const int64_t first = i * kWordBits, W = words_for(layer.out);
+  const int64_t neurons = layer.out - first < kWordBits ? layer.out - first : kWordBits;
+  acc_t* tile = layer.tiles + i * layer.tile_inputs * kWordBits;
+  if (t == 0) {
+    load_tile(layer, i, tile);
+  } else {
+    update_tile(p, layer, i, t - 1);
+    transpose(layer.weight + first * layer.in_stride, layer.in_stride, kWordBits, layer.in_stride, tile, kWordBits);
+  }
+  if (t == p.T) return store_tile(layer, i, tile);
+  multiply_tile(p, l, tile, own);
+
+  const bool is_output = l + 1 == p.layers;
+  if (is_output)
+    for (int64_t m = first; m < first + neurons; ++m) layer.error_count[m] = 0;
+  acc_t* state = layer.state + i * p.B * kWordBits;
+  double loss = 0;
+  int64_t open_errors = 0;
+  for (int64_t b = 0; b < p.B; ++b) {
+    acc_t v[kWordBits];
+    uint32_t& spikes = layer.spikes[b * W + i];
+    const int64_t row = b * layer.out_width + first;
+    if (layer.age) advance_age(layer.age + row, spikes, t);
+    spikes = integrate_word(p, layer, b, first, own.tile + b * line, state + b * line, p.B * line, v);
+    if (!is_output) {
+      for (int64_t j = 0; j < kWordBits; ++j) layer.potential[row + j] = v[j];
+      continue;
+    }
+    const uint32_t target = p.target[(t * p.B + b) * W + i];
+    const uint32_t open = word_error(p, neurons, target, spikes, v, layer.delta + row, loss);
+    for (uint32_t rest = open; rest; rest &= rest - 1) {
+      const int64_t m = first + __builtin_ctz(rest);
+      layer.error_samples[m * p.B + layer.error_count[m]++] = int32_t(b);
+    }
+    layer.open[b * W + i] = open;
+    open_errors += __builtin_popcount(open);
+  }
+  if (is_output) {
+    p.loss[i] += loss;
+    p.open_errors[i] += open_errors;
+  }
+}
+
+template <class acc_t>
+void advance_shared_trace(acc_t factor, const uint32_t* x, int64_t width, acc_t* e) {
+  for (int64_t n = 0; n < width; n += kLine<acc_t>) {
+    const uint32_t bits = x[n / kWordBits] >> (n % kWordBits);
+    for (int64_t i = 0; i < kLine<acc_t>; ++i) e[n + i] = fused_multiply_add(factor, e[n + i], acc_t(bits >> i & 1u));
+  }
+}
+
+// windows[a] <- decay * windows[a - 1] + x[t], descending so that it can be done in place
+template <class acc_t>
+void advance_windows(acc_t decay, const uint32_t* x, int64_t t, int64_t width, acc_t* windows) {
+  for (int64_t n = 0; n < width; n += kLine<acc_t>) {
+    acc_t spike[kLine<acc_t>];
+    const uint32_t bits = x[n / kWordBits] >> (n % kWordBits);
+    for (int64_t i = 0; i < kLine<acc_t>; ++i) spike[i] = acc_t(bits >> i & 1u);
+    for (int64_t a = t; a > 0; --a)
+      for (int64_t i = 0; i < kLine<acc_t>; ++i)
+        windows[a * width + n + i] = fused_multiply_add(decay, windows[(a - 1) * width + n + i], spike[i]);
+    for (int64_t i = 0; i < kLine<acc_t>; ++i) windows[n + i] = spike[i];
+  }
+}
+
+// delta_l = (W_{l+1}^T delta_{l+1}) * ds/dv, of this time step only                                     (eqs 14-15)
+template <class acc_t>
+void hidden_error(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, const acc_t* propagated) {
+  acc_t* delta = layer.delta + b * layer.out_width;
+  const acc_t* v = layer.potential + b * layer.out_width;
+  const acc_t threshold = p.threshold, slope = p.slope;
+  if (p.surrogate == Surrogate::sigmoid) {
+    for (int64_t m = 0; m < layer.out_stride; ++m) delta[m] = propagated[m] * surrogate_sigmoid(v[m] - threshold, slope);
+  } else {
+    for (int64_t m = 0; m < layer.out_stride; ++m)
+      delta[m] = propagated[m] * surrogate_derivative(p.surrogate, v[m] - threshold, slope);
+  }
+}
+
+// Sample b from the top down: the errors of the hidden layers, and the traces of all layers but the first.
+template <class acc_t>
+void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& own) {
+  constexpr int64_t line = kLine<acc_t>;
+  for (int64_t l = p.layers - 1; l > 0; --l) {
+    OnlineLayer<acc_t>& layer = p.layer[l];
+    const uint32_t* x = p.layer[l - 1].spikes + b * words_for(layer.in);
+    const int64_t W = words_for(layer.out);
+    const bool is_output = l + 1 == p.layers;
+    const acc_t* delta = layer.delta + b * layer.out_width;
+    const int64_t count = is_output ? list_spikes(layer.open + b * W, layer.out, own.list) : layer.out;
+    for_each_part(layer.in_stride / line, [&](int64_t first, auto lines) {
+      Sums<acc_t, lines * line> sums;
+      sums.clear();
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t m = is_output ? own.list[k] : k;
+        sums.add(delta[m], layer.weight + m * layer.in_stride + first * line);
+      }
+      sums.store(own.row + first * line);
+    });
+    hidden_error(p, p.layer[l - 1], b, own.row);
+    if (p.trace == Trace::shared) {
+      advance_shared_trace(layer.trace_factor[b], x, layer.in_stride, layer.trace + b * layer.in_stride);
+      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(layer.spikes + b * W, W));
+    } else {
+      advance_windows(p.decay, x, t, layer.in_stride, layer.trace + b * p.T * layer.in_stride);
+    }
+  }
+}
+
+// The history of (input, sample) as seen from step t: bit a of byte i is its spike at step t - 8 i - a.
+inline uint32_t history_byte(const uint64_t* history, int64_t shift, int64_t i) {
+  const int64_t at = shift + 8 * i, word = at / 64, bit = at % 64;
+  uint64_t bits = history[word] >> bit;
+  if (bit > 56) bits |= history[word + 1] << (64 - bit);
+  return uint32_t(bits & 255u);
+}
+
+// Window sums of ages 0 ... t, and up to whole bytes. table [256, 8] holds those of 8 steps: a later byte's begin where
+// the one before it ended, and count decay^8 for each byte between.
+template <class acc_t>
+void make_window(const acc_t* table, acc_t decay8, const uint64_t* history, int64_t shift, int64_t bytes,
+                 acc_t* window) {
+  acc_t carried = 0, power = 1;
+  for (int64_t i = 0; i < bytes; ++i, power *= decay8) {
+    const acc_t* sums = table + history_byte(history, shift, i) * 8;
+    for (int64_t a = 0; a < 8; ++a) window[8 * i + a] = fused_multiply_add(power, sums[a], carried);
+    carried = window[8 * i + 7];
+  }
+}
+
+#if SF_VECTOR_BYTES == 64
+// Up to 64 window sums in four registers, looked up for 16 neurons at once by permutation.
+template <int registers>
+struct Window {
+  __m512 sums[registers];
+
+  SF_HD void make(const float* table, float decay8, uint64_t history) {
+    __m256 carried = _mm256_setzero_ps(), half[2];
+    float power = 1;
+    for (int r = 0; r < registers; ++r) {
+      for (int i = 0; i < 2; ++i, history >>= 8, power *= decay8) {
+        half[i] = _mm256_fmadd_ps(_mm256_set1_ps(power), _mm256_loadu_ps(table + (history & 255u) * 8), carried);
+        carried = _mm256_permutexvar_ps(_mm256_set1_epi32(7), half[i]);
+      }
+      sums[r] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
+    }
+  }
+  SF_HD __m512 at(__m512i age) const {
+    if constexpr (registers == 1) return _mm512_permutexvar_ps(age, sums[0]);
+    const __m512 low = _mm512_permutex2var_ps(sums[0], age, sums[registers > 1]);
+    if constexpr (registers <= 2) return low;
+    const __m512 high = _mm512_permutex2var_ps(sums[registers > 2 ? 2 : 0], age, sums[registers > 2 ? 3 : 0]);
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(age, _mm512_set1_epi32(32)), low, high);
+  }
+};
+
+// The gradient of input n's weights to all neurons, and their update: sum over the samples in which n has spiked of
+// delta[b, m] * the window sum that neuron (b, m)'s age picks.
+template <int registers>
+SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float>& layer,
+                            const UpdateStep<float>& step, bool first_update, int64_t n, int64_t t, float decay8) {
+  const int32_t* samples = layer.active_sample + n * p.B;
+  const uint64_t* history = layer.history + n * p.B;
+  const int64_t shift = p.T - 1 - t, count = layer.active_count[n];
+  for_each_part(layer.out_stride / 16, [&](int64_t first, auto lines) {
+    const int64_t at = n * layer.out_stride + first * 16;
+    __m512 sum[lines];
+    for (int j = 0; j < lines; ++j) sum[j] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t row = samples[k] * layer.out_width + first * 16;
+      Window<registers> window;
+      window.make(p.window_table, decay8, history[samples[k]] >> shift);
+      for (int j = 0; j < lines; ++j) {
+        const __m512i age = _mm512_cvtepu16_epi32(
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(layer.age + row + j * 16)));
+        sum[j] = _mm512_fmadd_ps(_mm512_loadu_ps(layer.delta + row + j * 16), window.at(age), sum[j]);
+      }
+    }
+    float gradient[lines * 16];
+    for (int j = 0; j < lines; ++j) _mm512_storeu_ps(gradient + j * 16, sum[j]);
+    if (first_update && layer.m)
+      for (int64_t i = 0; i < lines * 16; ++i) layer.m[at + i] = layer.v[at + i] = 0.0f;
+    update_weights(p, step, gradient, lines * 16, layer.weight + at, layer.m + at, layer.v + at);
+  });
 }
 #endif
 
-// gradient[m] = sum over the samples in `list` of delta[b, m] * the window sum that neuron (b, m)'s age picks
 template <class acc_t>
-void gated_gradient_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t n, const int32_t* list,
-                        int64_t count, acc_t* gradient) {
-  const acc_t* windows = layer.trace + n * p.window;
-  const int64_t windows_stride = layer.in * p.window;
+void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
+                      bool first_update, int64_t n, int64_t t, const OnlineScratch<acc_t>& own) {
+  acc_t decay8 = 1;
+  for (int i = 0; i < 8; ++i) decay8 *= p.decay;
 #if SF_VECTOR_BYTES == 64
   if constexpr (std::is_same_v<acc_t, float>) {
-    if (p.window <= 16) return gated_vectors<1>(layer, windows, windows_stride, list, count, layer.out, gradient);
-    if (p.window <= 32) return gated_vectors<2>(layer, windows, windows_stride, list, count, layer.out, gradient);
-    if (p.window <= 64) return gated_vectors<4>(layer, windows, windows_stride, list, count, layer.out, gradient);
+    if (p.T <= 64 && t < 16) return update_gated_row<1>(p, layer, step, first_update, n, t, decay8);
+    if (p.T <= 64 && t < 32) return update_gated_row<2>(p, layer, step, first_update, n, t, decay8);
+    if (p.T <= 64) return update_gated_row<4>(p, layer, step, first_update, n, t, decay8);
   }
 #endif
-  for (int64_t m = 0; m < layer.out; ++m) gradient[m] = acc_t(0);
-  for (int64_t k = 0; k < count; ++k) {
-    const acc_t* window = windows + list[k] * windows_stride;
-    const acc_t* delta = layer.delta + list[k] * layer.out;
-    const int32_t* age = layer.age + list[k] * layer.out;
-    for (int64_t m = 0; m < layer.out; ++m) gradient[m] = fused_multiply_add(delta[m], window[age[m]], gradient[m]);
+  acc_t* gradient = own.row;
+  for (int64_t m = 0; m < layer.out_stride; ++m) gradient[m] = acc_t(0);
+  for (int64_t k = 0; k < layer.active_count[n]; ++k) {
+    const int64_t b = layer.active_sample[n * p.B + k];
+    make_window(p.window_table, decay8, layer.history + (n * p.B + b) * p.history_words, p.T - 1 - t, t / 8 + 1,
+                own.window);
+    const acc_t* delta = layer.delta + b * layer.out_width;
+    const uint16_t* age = layer.age + b * layer.out_width;
+    for (int64_t m = 0; m < layer.out_stride; ++m)
+      gradient[m] = fused_multiply_add(delta[m], own.window[age[m]], gradient[m]);
+  }
+  const int64_t at = n * layer.out_stride;
+  if (first_update && layer.m)
+    for (int64_t m = 0; m < layer.out_stride; ++m) layer.m[at + m] = layer.v[at + m] = acc_t(0);
+  update_weights(p, step, gradient, layer.out_stride, layer.weight + at, layer.m + at, layer.v + at);
+}
+
+// Bit b of x_sample[i] [words(B)] is the spike of input 32 w + i in sample b.
+inline void transpose_samples(const uint32_t* x, int64_t stride, int64_t B, uint32_t* by_input) {
+  const int64_t sample_words = words_for(B);
+  for (int64_t s = 0; s < sample_words; ++s) {
+    uint32_t block[kWordBits];
+    for (int64_t i = 0; i < kWordBits; ++i) {
+      const int64_t b = s * kWordBits + i;
+      block[i] = b < B ? x[b * stride] : 0u;
+    }
+    transpose_bits(block);
+    for (int64_t i = 0; i < kWordBits; ++i) by_input[i * sample_words + s] = block[i];
   }
 }
 
-// The samples whose bit is set, for each of `rows` (at most 32) neighbouring neurons: lists[i] has room for B.
-inline void list_samples(const uint32_t* bits, int64_t words, int64_t B, int64_t first, int64_t rows, int32_t* lists,
-                         int64_t* counts) {
-  for (int64_t i = 0; i < rows; ++i) counts[i] = 0;
-  const uint32_t inside = rows < kWordBits ? (1u << rows) - 1 : ~0u;
-  for (int64_t b = 0; b < B; ++b) {
-    uint32_t word = bits[b * words + first / kWordBits] >> (first % kWordBits) & inside;
-    for (; word; word &= word - 1) {
-      const int i = __builtin_ctz(word);
-      lists[i * B + counts[i]++] = int32_t(b);
+// Enters the spikes of input n at step t: into its history, and new samples into the list of those it is active in.
+template <class acc_t>
+SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
+                        const uint32_t* x) {
+  const int64_t sample_words = words_for(p.B);
+  uint32_t* active = layer.active + n * sample_words;
+  int32_t* next = layer.active_sample + n * p.B + layer.active_count[n];
+  const int64_t bit = p.T - 1 - t;
+  for (int64_t s = 0; s < sample_words; ++s) {
+    next = append_positions(x[s] & ~active[s], s * kWordBits, next);
+    active[s] |= x[s];
+    if (!layer.history) continue;
+    for (uint32_t rest = x[s]; rest; rest &= rest - 1) {
+      const int64_t b = s * kWordBits + __builtin_ctz(rest);
+      layer.history[(n * p.B + b) * p.history_words + bit / 64] |= uint64_t(1) << (bit % 64);
     }
   }
+  layer.active_count[n] = int32_t(next - (layer.active_sample + n * p.B));
+}
+
+// The weight decay that row n has not had yet, up to and without step t. One product a step, as a row that is updated
+// at every step has.
+template <class acc_t>
+void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t) {
+  acc_t* w = layer.weight + n * layer.out_stride;
+  for (int64_t s = layer.decayed[n]; s < t; ++s) {
+    const acc_t shrink = p.step[s].shrink;
+    if (shrink == acc_t(1)) break;
+    for (int64_t m = 0; m < layer.out_stride; ++m) w[m] *= shrink;
+  }
+  layer.decayed[n] = int32_t(t);
 }
 
 // Update of the first layer's rows of inputs 32 w ... 32 w + 31. A row whose input has not spiked in this batch has no
-// gradient and no moments: only its weight decay is left. `gradient` holds one row.
+// gradient and no moments, only its weight decay, and that waits until the row is read: at the step before its first
+// spike, or at the end of the batch. Decay of the "l2" kind makes gradients, so that every row takes part.
 template <class acc_t>
-void update_input_rows(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& step, int64_t w, int32_t* lists,
-                       acc_t* coefficient, acc_t* gradient) {
+void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const OnlineScratch<acc_t>& own) {
   OnlineLayer<acc_t>& layer = p.layer[0];
-  const int64_t first = w * kWordBits;
+  const UpdateStep<acc_t>& step = p.step[t];
+  const int64_t first = w * kWordBits, W = words_for(layer.in), sample_words = words_for(p.B);
   const int64_t rows = layer.in - first < kWordBits ? layer.in - first : kWordBits;
-  const acc_t batch_mean = acc_t(1) / acc_t(p.B);
-  int64_t counts[kWordBits];
-  list_samples(layer.nonzero, words_for(layer.in), p.B, first, rows, lists, counts);
+  transpose_samples(p.input + t * p.B * W + w, W, p.B, own.bits);
+  uint32_t read_next = t + 1 == p.T ? ~0u : 0u;
+  if (t + 1 < p.T)
+    for (int64_t b = 0; b < p.B; ++b) read_next |= p.input[((t + 1) * p.B + b) * W + w];
+
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t n = first + i;
-    acc_t* weight = layer.weight_in + n * layer.out;
-    const int32_t* list = lists + i * p.B;
-    if (counts[i] == 0 && step.l2 == acc_t(0)) {
-      if (step.shrink != acc_t(1))
-        for (int64_t m = 0; m < layer.out; ++m) weight[m] *= step.shrink;
+    const uint32_t* x = own.bits + i * sample_words;
+    const bool was_updated = layer.active_count[n] > 0 || (step.l2 != acc_t(0) && t > 0);
+    enter_spikes(p, layer, n, t, x);
+    if (layer.active_count[n] == 0 && step.l2 == acc_t(0)) {
+      if (read_next >> i & 1u) decay_row(p, layer, n, t + 1);
       continue;
     }
     if (p.trace == Trace::shared) {
-      for (int64_t k = 0; k < counts[i]; ++k) coefficient[k] = layer.trace[list[k] * layer.in + n];
-      gather_rows<true, acc_t>(layer.delta, layer.out, list, coefficient, counts[i], layer.out, gradient);
+      acc_t* e = layer.trace + n * p.sample_width;
+      for (int64_t b = 0; b < p.sample_width; b += kLine<acc_t>) {
+        const uint32_t bits = x[b / kWordBits] >> (b % kWordBits);
+        for (int64_t j = 0; j < kLine<acc_t>; ++j)
+          e[b + j] = fused_multiply_add(layer.trace_factor[b + j], e[b + j], acc_t(bits >> j & 1u));
+      }
+      const int32_t* samples = layer.active_sample + n * p.B;
+      update_row(
+          p, layer, step, !was_updated, n * layer.out_stride, layer.out_stride, layer.active_count[n],
+          [&](int64_t k) { return layer.delta + samples[k] * layer.out_width; },
+          [&](int64_t k) { return e[samples[k]]; });
     } else {
-      gated_gradient_row(p, layer, n, list, counts[i], gradient);
+      update_gated_row(p, layer, step, !was_updated, n, t, own);
     }
-    update_row(p, step, gradient, batch_mean, layer.out, weight, layer.m + n * layer.out, layer.v + n * layer.out);
+    layer.decayed[n] = int32_t(t + 1);
   }
-}
-
-// Update of a later layer's output rows first ... first + rows - 1, and their columns of the input-major copy.
-template <class acc_t>
-void update_output_rows(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& step, int64_t l, int64_t first,
-                        int32_t* lists, acc_t* coefficient, acc_t* gradient) {
-  OnlineLayer<acc_t>& layer = p.layer[l];
-  const int64_t rows = layer.out - first < kOutputRows ? layer.out - first : kOutputRows;
-  const acc_t batch_mean = acc_t(1) / acc_t(p.B);
-  int64_t counts[kOutputRows];
-  list_samples(layer.nonzero, words_for(layer.out), p.B, first, rows, lists, counts);
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t row = first + i;
-    int32_t* list = lists + i * p.B;
-    for (int64_t k = 0; k < counts[i]; ++k) {
-      const int64_t neuron = list[k] * layer.out + row;
-      coefficient[k] = layer.delta[neuron];
-      if (p.trace == Trace::gated) list[k] = int32_t(list[k] * p.window + layer.age[neuron]);
-    }
-    gather_rows<true, acc_t>(layer.trace, layer.in, list, coefficient, counts[i], layer.in, gradient);
-    update_row(p, step, gradient, batch_mean, layer.in, layer.weight_out + row * layer.in, layer.m + row * layer.in,
-               layer.v + row * layer.in);
-  }
-  for (int64_t n = 0; n < layer.in; ++n)
-    for (int64_t i = 0; i < rows; ++i)
-      layer.weight_in[n * layer.out + first + i] = layer.weight_out[(first + i) * layer.in + n];
+  if (t + 1 == p.T && layer.weight != layer.stored) store_inputs(layer, w);
 }

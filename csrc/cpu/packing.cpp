@@ -2,10 +2,15 @@
 #include <algorithm>
 #include <type_traits>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../philox.h"
 #include "isa.h"
+#include "tile.h"
 
 namespace spikefuse::cpu {
 

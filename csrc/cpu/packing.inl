@@ -1,5 +1,7 @@
 // One row of spikes to bits and back, and Poisson draws straight to bits.
 
+#include "gather.h"
+
 // Counts the spikes, and the elements that are neither 0 nor 1; such an element, NaN too, packs as a spike.
 template <class io_t>
 void pack_row(const io_t* x, int64_t stride, int64_t neurons, uint32_t* words, PackCounts& counts) {
@@ -27,11 +29,8 @@ inline void pack_row(const float* x, int64_t stride, int64_t neurons, uint32_t* 
   int32_t odd = 0;
   for (int64_t w = 0; w < whole; ++w) {
     const float* values = x + w * kWordBits;
-    uint32_t bit[kWordBits];
-    for (int i = 0; i < kWordBits; ++i) bit[i] = values[i] != 0.0f ? 1u << i : 0u;
+    const uint32_t word = word_where(values, [](float x) { return x != 0.0f; });
     for (int i = 0; i < kWordBits; ++i) odd += values[i] != 0.0f && values[i] != 1.0f;
-    uint32_t word = 0;
-    for (int i = 0; i < kWordBits; ++i) word |= bit[i];
     words[w] = word;
     counts.spikes += __builtin_popcount(word);
   }

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "../packing.h"
+#include "tile.h"
 
 namespace spikefuse::cpu {
 
@@ -11,21 +11,7 @@ namespace spikefuse::cpu {
 // under way at once, which hides the latency of an addition.
 constexpr int64_t kTileLines = 4;
 template <class acc_t>
-constexpr int64_t kLine = 64 / sizeof(acc_t);
-template <class acc_t>
 constexpr int64_t kTile = kTileLines * kLine<acc_t>;
-
-// Table lookup: the 32 inputs of a word fall into groups, and every possible sum of a group's weights stands in a
-// table, one cache line wide. Six additions then do for 32 inputs. Wider groups would need fewer, but twice the tables
-// for each bit; the tables of two words, 32 KB, are read almost as fast as one word's, and z half as often.
-constexpr int kTableWidths[] = {6, 6, 5, 5, 5, 5};
-constexpr int64_t kTableEntries = 64 + 64 + 32 + 32 + 32 + 32;
-constexpr int64_t kTableWords = 2;
-
-// A word of inputs is looked up where it has more spikes than this: its tables cost as much as some 170 gathered spikes
-// to build, and as much as 4.8 in each row to use, 15 % of its bits (measured for AVX-512; a gathered spike comes from
-// the second-level cache, a table's entry from the first).
-constexpr double kTableBuild = 170, kTableUse = 4.8;
 
 // Rows prepared at a time. Which words are looked up is decided for each such chunk and so does not depend on how
 // threads share the work.

@@ -1,0 +1,90 @@
+// Products of spikes with one tile of weights, rows of inputs some cache lines wide: by events, or by table lookup.
+
+// z[r] += the tile's rows of the inputs that spiked, for all rows; z is [lines, rows, one line]. Row r's events are
+// events[begin[r] ... end[r]).
+template <int lines, class acc_t, class index_t>
+void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, const index_t* events, int64_t rows, acc_t* z) {
+  constexpr int64_t line = kLine<acc_t>, width = lines * line;
+  constexpr int together = lines < kLinesAtOnce ? lines : kLinesAtOnce;
+  static_assert(lines % together == 0 || lines < 2 * together);
+  for (int64_t r = 0; r < rows; ++r) {
+    const index_t *const first_event = events + begin[r], *const last_event = events + end[r];
+    const auto add = [&](int first, auto count) {
+      Sums<acc_t, line> sums[count];
+      for (int l = 0; l < count; ++l) sums[l].load(z + ((first + l) * rows + r) * line);
+      for (const index_t* event = first_event; event < last_event; ++event)
+        for (int l = 0; l < count; ++l) sums[l].add(tile + *event * width + (first + l) * line);
+      for (int l = 0; l < count; ++l) sums[l].store(z + ((first + l) * rows + r) * line);
+    };
+    int first = 0;
+    for (; first + together <= lines; first += together) add(first, std::integral_constant<int, together>{});
+    if constexpr (lines % together != 0) add(first, std::integral_constant<int, lines % together>{});
+  }
+}
+
+template <class acc_t, class index_t>
+void add_events(int64_t lines, const acc_t* tile, const int64_t* begin, const int64_t* end, const index_t* events,
+                int64_t rows, acc_t* z) {
+  switch (lines) {
+    case 1:
+      return add_events<1>(tile, begin, end, events, rows, z);
+    case 2:
+      return add_events<2>(tile, begin, end, events, rows, z);
+    case 3:
+      return add_events<3>(tile, begin, end, events, rows, z);
+    default:
+      return add_events<4>(tile, begin, end, events, rows, z);
+  }
+}
+
+// Every sum of each group's rows of a line's weights: table [words][kTableEntries][one line].
+template <class acc_t>
+void build_tables(const acc_t* weight, int64_t width, int64_t words, acc_t* table) {
+  constexpr int64_t line = kLine<acc_t>;
+  for (int64_t w = 0; w < words; ++w) {
+    for (int bits : kTableWidths) {
+      for (int64_t c = 0; c < line; ++c) table[c] = acc_t(0);
+      for (int i = 0; i < bits; ++i, weight += width) {
+        acc_t* sum = table + (int64_t(1) << i) * line;
+        for (int64_t entry = 0; entry < int64_t(1) << i; ++entry)
+          for (int64_t c = 0; c < line; ++c) sum[entry * line + c] = table[entry * line + c] + weight[c];
+      }
+      table += (int64_t(1) << bits) * line;
+    }
+  }
+}
+
+// z[r] += the sums that the bits of kTableWords words pick, one line wide. Rows go `together` at a time: as many chains
+// of additions, each in the order of the inputs.
+template <int together, class acc_t>
+SF_HD void add_table_rows(const acc_t* table, const uint32_t* bits, acc_t* z) {
+  constexpr int64_t line = kLine<acc_t>;
+  Sums<acc_t, line> sums[together];
+  for (int r = 0; r < together; ++r) sums[r].load(z + r * line);
+  const acc_t* entries = table;
+#pragma GCC unroll 2
+  for (int w = 0; w < kTableWords; ++w) {
+    // Moved up by a line's size, the bits of a group become, masked, the offset of its entry.
+    uint64_t moved[together];
+    for (int r = 0; r < together; ++r) moved[r] = uint64_t(bits[r * kTableWords + w]) * line;
+    int shift = 0;
+#pragma GCC unroll 8
+    for (int width : kTableWidths) {
+      const uint64_t mask = ((uint64_t(1) << width) - 1) * line;
+      for (int r = 0; r < together; ++r) sums[r].add(entries + (moved[r] >> shift & mask));
+      entries += (int64_t(1) << width) * line;
+      shift += width;
+    }
+  }
+  for (int r = 0; r < together; ++r) sums[r].store(z + r * line);
+}
+
+template <class acc_t>
+void add_tables(const acc_t* table, const uint32_t* bits, int64_t rows, acc_t* z) {
+  constexpr int together = SF_VECTOR_BYTES == 16 ? 1 : 2;
+  int64_t r = 0;
+  for (; r + together <= rows; r += together)
+    add_table_rows<together>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
+  for (; r < rows; ++r) add_table_rows<1>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
+}
+
