@@ -11,6 +11,13 @@
 #define SF_HD inline __attribute__((always_inline))
 #endif
 
+// Before a loop whose array must stay in registers.
+#if defined(__clang__)
+#define SF_UNROLL _Pragma("unroll")
+#else
+#define SF_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace spikefuse {
 
 // One rounding instead of two, on every backend: the CPU code is built with -ffp-contract=off, so a product and a sum

@@ -16,6 +16,24 @@ SF_HD vec multiply_add(acc_t a, vec x, vec y) {
   return result;
 }
 
+template <class vec>
+SF_HD vec multiply_add(vec a, vec x, vec y) {
+  vec result;
+  for (unsigned i = 0; i < sizeof(vec) / sizeof(a[0]); ++i) result[i] = fused_multiply_add(a[i], x[i], y[i]);
+  return result;
+}
+
+// The lowest bits of `bits`, one a lane, as 0 or 1.
+template <class acc_t>
+SF_HD typename VectorOf<acc_t, SF_VECTOR_BYTES>::type spread_bits(uint32_t bits) {
+  using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
+  using word_t = std::conditional_t<sizeof(acc_t) == 8, uint64_t, uint32_t>;
+  using words = typename VectorOf<word_t, SF_VECTOR_BYTES>::type;
+  words lane;
+  for (unsigned i = 0; i < sizeof(vec) / sizeof(acc_t); ++i) lane[i] = i;
+  return __builtin_convertvector(((words{} + word_t(bits)) >> lane) & word_t(1), vec);
+}
+
 // `count` elements in registers, a multiple of what one vector of `bytes` holds.
 template <class acc_t, int count, int bytes = SF_VECTOR_BYTES>
 struct Sums {
@@ -26,18 +44,23 @@ struct Sums {
   vec sum[vectors];
 
   SF_HD void clear() {
+    SF_UNROLL
     for (int j = 0; j < vectors; ++j) sum[j] = vec{};
   }
   SF_HD void load(const acc_t* from) {
+    SF_UNROLL
     for (int j = 0; j < vectors; ++j) sum[j] = *reinterpret_cast<const vec*>(from + j * lanes);
   }
   SF_HD void store(acc_t* to) const {
+    SF_UNROLL
     for (int j = 0; j < vectors; ++j) *reinterpret_cast<vec*>(to + j * lanes) = sum[j];
   }
   SF_HD void add(const acc_t* row) {
+    SF_UNROLL
     for (int j = 0; j < vectors; ++j) sum[j] += *reinterpret_cast<const vec*>(row + j * lanes);
   }
   SF_HD void add(acc_t weight, const acc_t* row) {
+    SF_UNROLL
     for (int j = 0; j < vectors; ++j)
       sum[j] = multiply_add(weight, *reinterpret_cast<const vec*>(row + j * lanes), sum[j]);
   }
@@ -123,29 +146,23 @@ SF_HD uint32_t word_where(const acc_t* values, const Test& test) {
   return word;
 }
 
+// Appends the positions of the set bits of `word`, each plus `first`, and returns the end of the list. May write up to
+// kAppendSlack elements behind it.
+constexpr int64_t kAppendSlack = 16;
 #if SF_VECTOR_BYTES == 64
-// Appends the positions of the set bits of `word`, each plus `first`, and returns the end. A mispredicted branch a word,
-// where a loop over bits ends, would cost more than both halves of the word by compression. Masked stores, since what
-// follows may be another thread's.
-SF_HD uint16_t* append_positions(uint32_t word, int64_t first, uint16_t* next) {
-  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  for (int half = 0; half < 2; ++half, word >>= 16, first += 16) {
-    const __mmask16 bits = __mmask16(word);
-    const int count = __builtin_popcount(bits);
-    const __m512i positions = _mm512_add_epi32(_mm512_maskz_compress_epi32(bits, lane), _mm512_set1_epi32(int(first)));
-    _mm256_mask_storeu_epi16(next, __mmask16((1u << count) - 1), _mm512_cvtepi32_epi16(positions));
-    next += count;
-  }
-  return next;
+// By compression, 16 bits at a time: the mispredicted branch where a loop over bits ends would cost more, and so would
+// stores that are masked to the elements that count.
+SF_HD void store_positions(int32_t* to, __m512i positions) { _mm512_storeu_si512(to, positions); }
+SF_HD void store_positions(uint16_t* to, __m512i positions) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(positions));
 }
-SF_HD int32_t* append_positions(uint32_t word, int64_t first, int32_t* next) {
+template <class index_t>
+SF_HD index_t* append_positions(uint32_t word, int64_t first, index_t* next) {
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   for (int half = 0; half < 2; ++half, word >>= 16, first += 16) {
     const __mmask16 bits = __mmask16(word);
-    const int count = __builtin_popcount(bits);
-    const __m512i positions = _mm512_add_epi32(_mm512_maskz_compress_epi32(bits, lane), _mm512_set1_epi32(int(first)));
-    _mm512_mask_storeu_epi32(next, __mmask16((1u << count) - 1), positions);
-    next += count;
+    store_positions(next, _mm512_maskz_compress_epi32(bits, _mm512_add_epi32(lane, _mm512_set1_epi32(int(first)))));
+    next += __builtin_popcount(bits);
   }
   return next;
 }
@@ -157,7 +174,8 @@ SF_HD index_t* append_positions(uint32_t word, int64_t first, index_t* next) {
 }
 #endif
 
-// The spiking neurons of one row, ascending; returns how many. Padding bits count for nothing, set or not.
+// The spiking neurons of one row, ascending; returns how many. Padding bits count for nothing, set or not. The list has
+// kAppendSlack elements more than neurons.
 inline int64_t list_spikes(const uint32_t* row, int64_t neurons, int32_t* list) {
   int32_t* next = list;
   for (int64_t w = 0; w < words_for(neurons); ++w)

@@ -59,7 +59,7 @@ class Arena {
 
 // A sweep over independent tasks, entered when all tasks of the one before are done.
 struct Stage {
-  enum Kind { load_inputs, samples, list, tiles, errors, inputs } kind;
+  enum Kind { load_inputs, samples, list, tiles, errors, inputs, counts } kind;
   int64_t layer, t, tasks;
 };
 
@@ -68,9 +68,9 @@ struct alignas(64) Counter {
   std::atomic<int64_t> value{0};
 };
 
-// Takes part in stage after stage. A thread begins with its own share of the tasks, whose rows and tiles its caches hold
-// from the stage and the time step before, and then helps with the others': it waits for tasks and never for threads, so
-// that one that has lost its core to another process holds up nobody but the task it is in.
+// Takes part in stage after stage. A thread begins with its own share of the tasks, whose rows and tiles its caches
+// hold from the stage and the time step before, and then helps with the others': it waits for tasks and never for
+// threads, so that one that has lost its core to another process holds up nobody but the task it is in.
 template <class Run>
 static void walk_stages(const std::vector<Stage>& stages, std::vector<Counter>& counters, int64_t threads, int64_t me,
                         const Run& run) {
@@ -112,14 +112,14 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     layer.weight = input_major && layer.out == layer.out_stride ? layer.stored : arena.take<acc_t>(weights, false);
     layer.active = arena.take<uint32_t>(layer.in * words_for(p.B));
     layer.active_count = arena.take<int32_t>(layer.in);
-    layer.active_sample = arena.take<int32_t>(layer.in * p.B, false);
+    layer.active_sample = arena.take<int32_t>(layer.in * p.list_stride(p.B), false);
     layer.decayed = arena.take<int32_t>(layer.in);
   } else {
     weights = layer.out_width * layer.in_stride;
     layer.weight = arena.take<acc_t>(weights, false);
     layer.tile_inputs = round_up(layer.in, kTableWords * kWordBits);
     layer.tiles = arena.take<acc_t>(layer.tile_inputs * layer.out_width);
-    layer.events = arena.take<int32_t>(p.B * layer.in, false);
+    layer.events = arena.take<int32_t>(p.B * p.list_stride(layer.in), false);
     layer.events_begin = arena.take<int64_t>(p.B);
     layer.events_end = arena.take<int64_t>(p.B);
     if (is_output) {
@@ -134,7 +134,7 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
   }
   layer.state = arena.take<acc_t>(p.B * layer.out_width);
   layer.delta = arena.take<acc_t>(p.B * layer.out_width);
-  layer.spikes = arena.take<uint32_t>(p.B * words_for(layer.out));
+  layer.spikes = arena.take<uint32_t>(p.T * p.B * words_for(layer.out), false);
   if (is_first || !is_output) layer.potential = arena.take<acc_t>(p.B * layer.out_width);
   if (p.trace == Trace::shared) {
     layer.trace = arena.take<acc_t>(is_first ? layer.in * p.sample_width : p.B * layer.in_stride);
@@ -179,6 +179,7 @@ static std::vector<Stage> make_stages(const OnlineBatch<acc_t>& p) {
     stages.push_back({Stage::inputs, 0, t, input_words});
   }
   for (int64_t l = 1; l < p.layers; ++l) stages.push_back({Stage::tiles, l, p.T, tiles(l)});
+  stages.push_back({Stage::counts, 0, p.T, p.B});
   return stages;
 }
 
@@ -194,7 +195,7 @@ static void run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
     own.row = arena.take<acc_t>(widest, false);
     own.tile = arena.take<acc_t>(p.B * kWordBits, false);
     own.table = arena.take<acc_t>(kTableWords * kTableEntries * kLine<acc_t>, false);
-    own.list = arena.take<int32_t>(widest, false);
+    own.list = arena.take<int32_t>(p.list_stride(widest), false);
     own.window = arena.take<acc_t>(round_up(p.T, 8), false);
     own.bits = arena.take<uint32_t>(std::max(p.B * kTableWords, kWordBits * words_for(p.B)), false);
   }
@@ -212,7 +213,7 @@ static void run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
             SF_DISPATCH_ISA(online_sample(p, task, stage.t, own));
             break;
           case Stage::list:
-            SF_DISPATCH_ISA(online_list(p, stage.layer, task));
+            SF_DISPATCH_ISA(online_list(p, stage.layer, task, stage.t));
             break;
           case Stage::tiles:
             SF_DISPATCH_ISA(online_tile(p, stage.layer, task, stage.t, own));
@@ -222,6 +223,9 @@ static void run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
             break;
           case Stage::inputs:
             SF_DISPATCH_ISA(online_inputs(p, task, stage.t, own));
+            break;
+          case Stage::counts:
+            SF_DISPATCH_ISA(online_counts(p, task));
         }
       });
     }
@@ -311,8 +315,7 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.optimizer = static_cast<Optimizer>(optimizer);
     std::vector<UpdateStep<acc_t>> steps;
     for (int64_t t = 0; t < T; ++t)
-      steps.push_back(
-          make_update_step<acc_t>(p.optimizer, t + 1, lr, beta1, beta2, epsilon, weight_decay, decoupled));
+      steps.push_back(make_update_step<acc_t>(p.optimizer, t + 1, lr, beta1, beta2, epsilon, weight_decay, decoupled));
     p.step = steps.data();
     p.loss = part_loss.data();
     p.open_errors = part_open.data();

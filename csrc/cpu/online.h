@@ -11,8 +11,8 @@ namespace spikefuse::cpu {
 // The values are those of spikefuse.online.TRACES.
 enum class Trace : int { shared = 0, gated = 1 };
 
-// One layer. B samples, `in` and `out` neurons. Rows of weights are whole cache lines, `in_stride` or `out_stride` long,
-// rows of neurons are whole words of spikes, `out_width` long, with zeros behind.
+// One layer. B samples, `in` and `out` neurons. Rows of weights are whole cache lines, `in_stride` or `out_stride`
+// long, rows of neurons are whole words of spikes, `out_width` long, with zeros behind.
 //
 // The first layer stores its weights input-major: its inputs are sparse, so its forward pass and its update both walk
 // over the rows of inputs that have spiked, and nothing is propagated below it. A later layer's error is sparse instead
@@ -21,24 +21,24 @@ enum class Trace : int { shared = 0, gated = 1 };
 template <class acc_t>
 struct OnlineLayer {
   int64_t in, out, in_stride, out_stride, out_width;
-  acc_t* stored;                    // the weights as the caller holds them
-  int64_t stored_in, stored_out;    // their strides
-  acc_t* weight;                    // first layer: [in, out_stride]; later ones: [tiles x 32, in_stride]
-  acc_t* tiles;                     // later layers: [tiles, tile_inputs, 32], the same weights for the forward pass
-  int64_t tile_inputs;              // `in` in whole groups of table words
-  acc_t *m, *v;                     // Adam's moments, laid out like `weight`; null for SGD
+  acc_t* stored;                  // the weights as the caller holds them
+  int64_t stored_in, stored_out;  // their strides
+  acc_t* weight;                  // first layer: [in, out_stride]; later ones: [tiles x 32, in_stride]
+  acc_t* tiles;                   // later layers: [tiles, tile_inputs, 32], the same weights for the forward pass
+  int64_t tile_inputs;            // `in` in whole groups of table words
+  acc_t *m, *v;                   // Adam's moments, laid out like `weight`; null for SGD
 
   // Neurons. Membrane potentials after the reset: [B, out_width], in later layers [tiles, lines, B, one line].
   acc_t* state;
   acc_t* potential;  // [B, out_width] v of this step, before the reset; null for the output layer of several
-  acc_t* delta;      // [B, out_width] dL/dv of this step; in the output layer of several, valid where errors are open
-  uint32_t* spikes;  // [B, words(out)] of this step
+  acc_t* delta;      // [B, out_width] dL/dv of this step
+  uint32_t* spikes;  // [T, B, words(out)]
   uint32_t* open;    // output layer: [B, words(out)], where the mask is open
   uint16_t* age;     // gated: [B, out_width], time steps since the neuron's last spike, less one
-  int32_t* counts;   // [B, all outputs] spike counts, offset to this layer's first neuron
+  int32_t* counts;   // [B, all outputs] spikes summed over time, offset to this layer's first neuron
 
   // Spikes that enter a later layer, listed: those of sample b are events[events_begin[b] ... events_end[b]).
-  int32_t* events;  // [B, in]
+  int32_t* events;  // [B, list_stride(in)]
   int64_t *events_begin, *events_end;
 
   // Samples with an error, for each row of a later layer: a row's count, samples and errors.
@@ -48,7 +48,7 @@ struct OnlineLayer {
   // First layer: what each input has done so far.
   uint32_t* active;        // [in, words(B)] samples in which it has spiked
   int32_t* active_count;   // [in]
-  int32_t* active_sample;  // [in, B] the same as a list, in the order of their first spike
+  int32_t* active_sample;  // [in, list_stride(B)] the same as a list, in the order of their first spike
   int32_t* decayed;        // [in] time steps whose weight decay the row has had
   uint64_t* history;       // gated: [in, B, history words], bit T - 1 - s for a spike at step s
 
@@ -76,17 +76,26 @@ struct OnlineBatch {
   const acc_t* window_table;      // gated: [256, 8], the window sums of 8 steps for each history of them
   double* loss;                   // one for each task of the output layer
   int64_t* open_errors;
+
+  // From one list of up to `count` positions to the next: lists are written a vector at a time.
+  int64_t list_stride(int64_t count) const { return count + 16; }
 };
+
+// The words of a layer's spikes in sample b at step t.
+template <class acc_t>
+uint32_t* spikes_at(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, int64_t t) {
+  return layer.spikes + (t * p.B + b) * words_for(layer.out);
+}
 
 // What a thread works in.
 template <class acc_t>
 struct OnlineScratch {
-  acc_t* row;          // the widest layer
-  acc_t* tile;         // [lines of 32, B, one line]
-  acc_t* table;        // kTableWords tables
-  int32_t* list;       // likewise
-  acc_t* window;       // T in whole bytes
-  uint32_t* bits;      // [B, kTableWords], or [32, words(B)]
+  acc_t* row;      // the widest layer
+  acc_t* tile;     // [lines of 32, B, one line]
+  acc_t* table;    // kTableWords tables
+  int32_t* list;   // list_stride(max(widest layer, B))
+  acc_t* window;   // T in whole bytes
+  uint32_t* bits;  // [B, kTableWords], or [32, words(B)]
 };
 
 }  // namespace spikefuse::cpu

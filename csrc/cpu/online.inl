@@ -22,11 +22,9 @@ SF_HD uint32_t spike_word(const acc_t* v, acc_t threshold) {
   return word_where(v, [threshold](acc_t x) { return lif_fires(x, threshold); });
 }
 
-// v, v' and the spikes of 32 neurons of sample b, of which layer.out - first are real; v' and z lie in lines, whose
-// beginnings are `stride` apart.
+// v, v' and the spikes of 32 neurons; v' and z lie in lines, whose beginnings are `stride` apart.
 template <class acc_t>
-SF_HD uint32_t integrate_word(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, int64_t first,
-                              const acc_t* z, acc_t* state, int64_t stride, acc_t* v) {
+SF_HD uint32_t integrate_word(const OnlineBatch<acc_t>& p, const acc_t* z, acc_t* state, int64_t stride, acc_t* v) {
   constexpr int64_t line = kLine<acc_t>;
   const acc_t threshold = p.threshold, decay = p.decay;
   for (int64_t l = 0; l < kWordLines<acc_t>; ++l) {
@@ -39,17 +37,13 @@ SF_HD uint32_t integrate_word(const OnlineBatch<acc_t>& p, const OnlineLayer<acc
   const uint32_t word = spike_word(v, threshold);
   if (p.v_clamp)
     for (int64_t i = 0; i < kWordBits; ++i) v[i] = v[i] > threshold ? threshold : v[i];
-  int32_t* counts = layer.counts + b * p.counts_stride + first;
-  if (layer.out - first >= kWordBits)
-    for (int64_t i = 0; i < kWordBits; ++i) counts[i] += int32_t(word >> i & 1u);
-  else
-    for (int64_t i = 0; i < layer.out - first; ++i) counts[i] += int32_t(word >> i & 1u);
   return word;
 }
 
-// A neuron that spiked in the step before has a trace that begins now: its window is one step long.
-SF_HD void advance_age(uint16_t* age, uint32_t spiked, int64_t t) {
-  for (int64_t i = 0; i < kWordBits; ++i) age[i] = t == 0 || (spiked >> i & 1u) ? uint16_t(0) : uint16_t(age[i] + 1);
+// A neuron that spiked in the step before has a trace that begins now: its window is one step long, as all are at
+// first.
+SF_HD void advance_age(uint16_t* age, uint32_t spiked) {
+  for (int64_t i = 0; i < kWordBits; ++i) age[i] = spiked >> i & 1u ? uint16_t(0) : uint16_t(age[i] + 1);
 }
 
 inline int64_t count_spikes(const uint32_t* words, int64_t count) {
@@ -65,27 +59,38 @@ SF_HD acc_t shared_trace_factor(const OnlineBatch<acc_t>& p, const OnlineLayer<a
   return p.decay * (acc_t(1) - acc_t(spikes) / divisor);
 }
 
-// -E where the mask is open (eqs 6-7, 13), for 32 neurons; returns the open ones and adds their loss.
+// -E (eqs 6-7, 13) for 32 neurons; returns those where the mask is open, and adds their losses, lane by lane.
 template <class acc_t>
 SF_HD uint32_t word_error(const OnlineBatch<acc_t>& p, int64_t neurons, uint32_t target, uint32_t spikes,
-                          const acc_t* v, acc_t* delta, double& loss) {
-  const uint32_t open = (target ^ spikes) & neurons_of_word(0, neurons);
-  for (uint32_t rest = open; rest; rest &= rest - 1) {
-    const int i = __builtin_ctz(rest);
-    const acc_t error = masked_error(bool(target >> i & 1u), bool(spikes >> i & 1u), v[i], p.threshold);
-    loss += 0.5 * double(error) * double(error);
-    delta[i] = -error;
-  }
-  return open;
+                          const acc_t* v, acc_t* delta, double* loss) {
+  const uint32_t inside = neurons_of_word(0, neurons);
+  target &= inside;
+  const acc_t threshold = p.threshold;
+  int32_t wanted[kWordBits];
+  acc_t error[kWordBits];
+  for (int i = 0; i < kWordBits; ++i) wanted[i] = int32_t(target >> i & 1u);
+  for (int i = 0; i < kWordBits; ++i)
+    error[i] = masked_error<acc_t>(wanted[i], lif_fires(v[i], threshold), v[i], threshold);
+  for (int i = 0; i < kWordBits; ++i) delta[i] = -error[i];
+  for (int i = 0; i < kWordBits; ++i) loss[i] += 0.5 * double(error[i]) * double(error[i]);
+  return target ^ spikes;
+}
+
+inline double sum_lanes(const double* lanes) {
+  double sum = 0;
+  for (int i = 0; i < kWordBits; ++i) sum += lanes[i];
+  return sum;
 }
 
 // Lists the spikes of sample b that enter layer l.
 template <class acc_t>
-void online_list(const OnlineBatch<acc_t>& p, int64_t l, int64_t b) {
+void online_list(const OnlineBatch<acc_t>& p, int64_t l, int64_t b, int64_t t) {
   const OnlineLayer<acc_t>& layer = p.layer[l];
-  layer.events_begin[b] = b * layer.in;
-  const uint32_t* spikes = p.layer[l - 1].spikes + b * words_for(layer.in);
-  layer.events_end[b] = b * layer.in + list_spikes(spikes, layer.in, layer.events + b * layer.in);
+  static_assert(kAppendSlack <= 16);
+  const int64_t begin = b * p.list_stride(layer.in);
+  layer.events_begin[b] = begin;
+  const uint32_t* spikes = spikes_at(p, p.layer[l - 1], b, t);
+  layer.events_end[b] = begin + list_spikes(spikes, layer.in, layer.events + begin);
 }
 
 // Sample b through the first layer.
@@ -97,28 +102,31 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   gather_rows(layer.weight, layer.out_stride, own.list, count, layer.out_stride, own.row);
   for (int64_t m = layer.out_stride; m < layer.out_width; ++m) own.row[m] = acc_t(0);
 
-  uint32_t* spikes = layer.spikes + b * W_out;
-  if (p.trace == Trace::shared)
-    layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(spikes, W_out));
-  else
-    for (int64_t w = 0; w < W_out; ++w) advance_age(layer.age + b * layer.out_width + w * kWordBits, spikes[w], t);
+  uint32_t* spikes = spikes_at(p, layer, b, t);
+  if (t > 0) {
+    const uint32_t* before = spikes_at(p, layer, b, t - 1);
+    if (p.trace == Trace::shared)
+      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(before, W_out));
+    else
+      for (int64_t w = 0; w < W_out; ++w) advance_age(layer.age + b * layer.out_width + w * kWordBits, before[w]);
+  }
 
   acc_t* potential = layer.potential + b * layer.out_width;
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
-    spikes[w] = integrate_word(p, layer, b, first, own.row + first, layer.state + b * layer.out_width + first,
-                               kLine<acc_t>, potential + first);
+    spikes[w] =
+        integrate_word(p, own.row + first, layer.state + b * layer.out_width + first, kLine<acc_t>, potential + first);
   }
-  if (p.layers > 1) return online_list(p, 1, b);
+  if (p.layers > 1) return online_list(p, 1, b, t);
 
-  acc_t* delta = layer.delta + b * layer.out_width;
-  for (int64_t m = 0; m < layer.out_width; ++m) delta[m] = acc_t(0);
+  double loss[kWordBits] = {};
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
     const uint32_t target = p.target[(t * p.B + b) * W_out + w];
-    p.open_errors[b] += __builtin_popcount(
-        word_error(p, layer.out - first, target, spikes[w], potential + first, delta + first, p.loss[b]));
+    p.open_errors[b] += __builtin_popcount(word_error(p, layer.out - first, target, spikes[w], potential + first,
+                                                      layer.delta + b * layer.out_width + first, loss));
   }
+  p.loss[b] += sum_lanes(loss);
 }
 
 // w, m and v of `count` neighbouring weights, from the sum of their gradients over samples.
@@ -132,26 +140,21 @@ SF_HD void update_weights(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& 
     for (int64_t i = 0; i < count; ++i) w[i] = sgd_update(step, w[i], gradient[i] * batch_mean);
 }
 
-// One row of weights, a few lines at a time: the gradient, sum over k of weight(k) * row(k), goes from registers into
-// the update while the gradient of the next lines is already under way. Its division and root, which take longer than
+// `lines` lines of a row of weights: the gradient, sum over k of weight(k) * row(k), goes from registers into the
+// update while the next gradient is already under way. The division and the root of the update, which take longer than
 // all of the rest, so hide the sums.
-template <class acc_t, class Row, class Weight>
-SF_HD void update_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
-                      bool first_update, int64_t offset, int64_t width, int64_t count, const Row& row,
-                      const Weight& weight) {
-  constexpr int64_t line = kLine<acc_t>;
-  for_each_part(width / line, [&](int64_t first, auto lines) {
-    const int64_t at = offset + first * line;
-    Sums<acc_t, lines * line> sums;
-    sums.clear();
-    for (int64_t k = 0; k < count; ++k) sums.add(weight(k), row(k) + first * line);
-    acc_t gradient[lines * line];
-    sums.store(gradient);
-    if (first_update && layer.m) {
-      for (int64_t i = 0; i < lines * line; ++i) layer.m[at + i] = layer.v[at + i] = acc_t(0);
-    }
-    update_weights(p, step, gradient, lines * line, layer.weight + at, layer.m + at, layer.v + at);
-  });
+template <int lines, class acc_t, class Row, class Weight>
+SF_HD void update_lines(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
+                        bool first_update, int64_t at, int64_t count, const Row& row, const Weight& weight) {
+  constexpr int64_t elements = lines * kLine<acc_t>;
+  Sums<acc_t, elements> sums;
+  sums.clear();
+  for (int64_t k = 0; k < count; ++k) sums.add(weight(k), row(k));
+  acc_t gradient[elements];
+  sums.store(gradient);
+  if (first_update && layer.m)
+    for (int64_t i = 0; i < elements; ++i) layer.m[at + i] = layer.v[at + i] = acc_t(0);
+  update_weights(p, step, gradient, elements, layer.weight + at, layer.m + at, layer.v + at);
 }
 
 // a0 b0 a1 b1 ..., of the lower or of the upper halves
@@ -167,8 +170,8 @@ SF_HD vec interleave(vec a, vec b, std::integer_sequence<int, i...>) {
 #endif
 }
 
-// to[c][r] = from[r][c], both sides a multiple of a vector. After log2(lanes) rounds in which each row is interleaved with
-// the one half a square below, a square of vectors is transposed.
+// to[c][r] = from[r][c], both sides a multiple of a vector. After log2(lanes) rounds in which each row is interleaved
+// with the one half a square below, a square of vectors is transposed.
 template <class acc_t>
 void transpose(const acc_t* from, int64_t from_stride, int64_t rows, int64_t columns, acc_t* to, int64_t to_stride) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
@@ -177,14 +180,18 @@ void transpose(const acc_t* from, int64_t from_stride, int64_t rows, int64_t col
   for (int64_t c = 0; c < columns; c += lanes) {
     for (int64_t r = 0; r < rows; r += lanes) {
       vec a[lanes], b[lanes];
+      SF_UNROLL
       for (int i = 0; i < lanes; ++i) a[i] = *reinterpret_cast<const vec*>(from + (r + i) * from_stride + c);
       for (int round = 1; round < lanes; round *= 2) {
+        SF_UNROLL
         for (int i = 0; i < lanes / 2; ++i) {
           b[2 * i] = interleave<0>(a[i], a[i + lanes / 2], order{});
           b[2 * i + 1] = interleave<1>(a[i], a[i + lanes / 2], order{});
         }
+        SF_UNROLL
         for (int i = 0; i < lanes; ++i) a[i] = b[i];
       }
+      SF_UNROLL
       for (int i = 0; i < lanes; ++i) *reinterpret_cast<vec*>(to + (c + i) * to_stride + r) = a[i];
     }
   }
@@ -236,25 +243,29 @@ void update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, i
   const int64_t first = i * kWordBits;
   const int64_t count = layer.out - first < kWordBits ? layer.out - first : kWordBits;
   const int64_t windows = p.trace == Trace::gated ? p.T : 1;
+  constexpr int64_t line = kLine<acc_t>;
   for (int64_t m = first; m < first + count; ++m) {
     // the output layer's errors are listed, a hidden layer's are dense
     const int32_t* samples = layer.error_count ? layer.error_samples + m * p.B : nullptr;
     const int64_t errors = layer.error_count ? layer.error_count[m] : p.B;
     const auto sample = [=](int64_t k) { return samples ? int64_t(samples[k]) : k; };
-    update_row(
-        p, layer, p.step[t], t == 0, m * layer.in_stride, layer.in_stride, errors,
-        [&](int64_t k) {
-          const int64_t b = sample(k);
-          const int64_t window = layer.age ? layer.age[b * layer.out_width + m] : 0;
-          return layer.trace + (b * windows + window) * layer.in_stride;
-        },
-        [&](int64_t k) { return layer.delta[sample(k) * layer.out_width + m]; });
+    for_each_part(layer.in_stride / line, [&](int64_t part, auto lines) {
+      update_lines<lines>(
+          p, layer, p.step[t], t == 0, m * layer.in_stride + part * line, errors,
+          [&](int64_t k) {
+            const int64_t b = sample(k);
+            const int64_t window = layer.age ? layer.age[b * layer.out_width + m] : 0;
+            return layer.trace + (b * windows + window) * layer.in_stride + part * line;
+          },
+          [&](int64_t k) { return layer.delta[sample(k) * layer.out_width + m]; });
+    });
   }
 }
 
 // z [lines, B, one line] of tile i: the weights of the inputs that spiked, summed by events or by table lookup.
 template <class acc_t>
-void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, const acc_t* tile, const OnlineScratch<acc_t>& own) {
+void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t t, const acc_t* tile,
+                   const OnlineScratch<acc_t>& own) {
   const OnlineLayer<acc_t>& layer = p.layer[l];
   constexpr int64_t lines = kWordLines<acc_t>, line = kLine<acc_t>;
   const int64_t W = words_for(layer.in);
@@ -264,7 +275,7 @@ void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, const acc_t* tile, co
   for (int64_t b = 0; b < p.B; ++b) events += layer.events_end[b] - layer.events_begin[b];
   if (double(events) <= double(W) * (kTableBuild + kTableUse * double(p.B)))
     return add_events<lines>(tile, layer.events_begin, layer.events_end, layer.events, p.B, z);
-  const uint32_t* spikes = p.layer[l - 1].spikes;
+  const uint32_t* spikes = spikes_at(p, p.layer[l - 1], 0, t);
   for (int64_t w = 0; w < W; w += kTableWords) {
     for (int64_t b = 0; b < p.B; ++b)
       for (int64_t j = 0; j < kTableWords; ++j) own.bits[b * kTableWords + j] = w + j < W ? spikes[b * W + w + j] : 0u;
@@ -292,20 +303,20 @@ void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, c
     transpose(layer.weight + first * layer.in_stride, layer.in_stride, kWordBits, layer.in_stride, tile, kWordBits);
   }
   if (t == p.T) return store_tile(layer, i, tile);
-  multiply_tile(p, l, tile, own);
+  multiply_tile(p, l, t, tile, own);
 
   const bool is_output = l + 1 == p.layers;
   if (is_output)
     for (int64_t m = first; m < first + neurons; ++m) layer.error_count[m] = 0;
   acc_t* state = layer.state + i * p.B * kWordBits;
-  double loss = 0;
+  double loss[kWordBits] = {};
   int64_t open_errors = 0;
   for (int64_t b = 0; b < p.B; ++b) {
     acc_t v[kWordBits];
-    uint32_t& spikes = layer.spikes[b * W + i];
     const int64_t row = b * layer.out_width + first;
-    if (layer.age) advance_age(layer.age + row, spikes, t);
-    spikes = integrate_word(p, layer, b, first, own.tile + b * line, state + b * line, p.B * line, v);
+    if (layer.age && t > 0) advance_age(layer.age + row, spikes_at(p, layer, b, t - 1)[i]);
+    const uint32_t spikes = integrate_word(p, own.tile + b * line, state + b * line, p.B * line, v);
+    spikes_at(p, layer, b, t)[i] = spikes;
     if (!is_output) {
       for (int64_t j = 0; j < kWordBits; ++j) layer.potential[row + j] = v[j];
       continue;
@@ -320,30 +331,33 @@ void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, c
     open_errors += __builtin_popcount(open);
   }
   if (is_output) {
-    p.loss[i] += loss;
+    p.loss[i] += sum_lanes(loss);
     p.open_errors[i] += open_errors;
   }
 }
 
-template <class acc_t>
-void advance_shared_trace(acc_t factor, const uint32_t* x, int64_t width, acc_t* e) {
-  for (int64_t n = 0; n < width; n += kLine<acc_t>) {
-    const uint32_t bits = x[n / kWordBits] >> (n % kWordBits);
-    for (int64_t i = 0; i < kLine<acc_t>; ++i) e[n + i] = fused_multiply_add(factor, e[n + i], acc_t(bits >> i & 1u));
+// e[t] = factor * e[t-1] + x[t]; `factor` is one for all or one for each, `width` whole vectors
+template <class acc_t, class Factor>
+SF_HD void advance_shared_trace(const Factor& factor, const uint32_t* x, int64_t width, acc_t* e) {
+  using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
+  constexpr int lanes = VectorOf<acc_t, SF_VECTOR_BYTES>::lanes;
+  for (int64_t n = 0; n < width; n += lanes) {
+    vec* trace = reinterpret_cast<vec*>(e + n);
+    *trace = multiply_add(factor(n), *trace, spread_bits<acc_t>(x[n / kWordBits] >> (n % kWordBits)));
   }
 }
 
 // windows[a] <- decay * windows[a - 1] + x[t], descending so that it can be done in place
 template <class acc_t>
 void advance_windows(acc_t decay, const uint32_t* x, int64_t t, int64_t width, acc_t* windows) {
-  for (int64_t n = 0; n < width; n += kLine<acc_t>) {
-    acc_t spike[kLine<acc_t>];
-    const uint32_t bits = x[n / kWordBits] >> (n % kWordBits);
-    for (int64_t i = 0; i < kLine<acc_t>; ++i) spike[i] = acc_t(bits >> i & 1u);
-    for (int64_t a = t; a > 0; --a)
-      for (int64_t i = 0; i < kLine<acc_t>; ++i)
-        windows[a * width + n + i] = fused_multiply_add(decay, windows[(a - 1) * width + n + i], spike[i]);
-    for (int64_t i = 0; i < kLine<acc_t>; ++i) windows[n + i] = spike[i];
+  using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
+  constexpr int lanes = VectorOf<acc_t, SF_VECTOR_BYTES>::lanes;
+  for (int64_t n = 0; n < width; n += lanes) {
+    const vec spike = spread_bits<acc_t>(x[n / kWordBits] >> (n % kWordBits));
+    acc_t* window = windows + t * width + n;
+    for (int64_t a = t; a > 0; --a, window -= width)
+      *reinterpret_cast<vec*>(window) = multiply_add(decay, *reinterpret_cast<const vec*>(window - width), spike);
+    *reinterpret_cast<vec*>(window) = spike;
   }
 }
 
@@ -354,7 +368,8 @@ void hidden_error(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, 
   const acc_t* v = layer.potential + b * layer.out_width;
   const acc_t threshold = p.threshold, slope = p.slope;
   if (p.surrogate == Surrogate::sigmoid) {
-    for (int64_t m = 0; m < layer.out_stride; ++m) delta[m] = propagated[m] * surrogate_sigmoid(v[m] - threshold, slope);
+    for (int64_t m = 0; m < layer.out_stride; ++m)
+      delta[m] = propagated[m] * surrogate_sigmoid(v[m] - threshold, slope);
   } else {
     for (int64_t m = 0; m < layer.out_stride; ++m)
       delta[m] = propagated[m] * surrogate_derivative(p.surrogate, v[m] - threshold, slope);
@@ -367,7 +382,7 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   constexpr int64_t line = kLine<acc_t>;
   for (int64_t l = p.layers - 1; l > 0; --l) {
     OnlineLayer<acc_t>& layer = p.layer[l];
-    const uint32_t* x = p.layer[l - 1].spikes + b * words_for(layer.in);
+    const uint32_t* x = spikes_at(p, p.layer[l - 1], b, t);
     const int64_t W = words_for(layer.out);
     const bool is_output = l + 1 == p.layers;
     const acc_t* delta = layer.delta + b * layer.out_width;
@@ -383,8 +398,10 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
     });
     hidden_error(p, p.layer[l - 1], b, own.row);
     if (p.trace == Trace::shared) {
-      advance_shared_trace(layer.trace_factor[b], x, layer.in_stride, layer.trace + b * layer.in_stride);
-      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(layer.spikes + b * W, W));
+      const acc_t factor = layer.trace_factor[b];
+      advance_shared_trace<acc_t>([=](int64_t) { return factor; }, x, layer.in_stride,
+                                  layer.trace + b * layer.in_stride);
+      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(spikes_at(p, layer, b, t), W));
     } else {
       advance_windows(p.decay, x, t, layer.in_stride, layer.trace + b * p.T * layer.in_stride);
     }
@@ -421,7 +438,9 @@ struct Window {
   SF_HD void make(const float* table, float decay8, uint64_t history) {
     __m256 carried = _mm256_setzero_ps(), half[2];
     float power = 1;
+    SF_UNROLL
     for (int r = 0; r < registers; ++r) {
+      SF_UNROLL
       for (int i = 0; i < 2; ++i, history >>= 8, power *= decay8) {
         half[i] = _mm256_fmadd_ps(_mm256_set1_ps(power), _mm256_loadu_ps(table + (history & 255u) * 8), carried);
         carried = _mm256_permutexvar_ps(_mm256_set1_epi32(7), half[i]);
@@ -441,26 +460,29 @@ struct Window {
 // The gradient of input n's weights to all neurons, and their update: sum over the samples in which n has spiked of
 // delta[b, m] * the window sum that neuron (b, m)'s age picks.
 template <int registers>
-SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float>& layer,
-                            const UpdateStep<float>& step, bool first_update, int64_t n, int64_t t, float decay8) {
-  const int32_t* samples = layer.active_sample + n * p.B;
+SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float>& layer, const UpdateStep<float>& step,
+                            bool first_update, int64_t n, int64_t t, float decay8) {
+  const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
   const uint64_t* history = layer.history + n * p.B;
   const int64_t shift = p.T - 1 - t, count = layer.active_count[n];
   for_each_part(layer.out_stride / 16, [&](int64_t first, auto lines) {
     const int64_t at = n * layer.out_stride + first * 16;
     __m512 sum[lines];
+    SF_UNROLL
     for (int j = 0; j < lines; ++j) sum[j] = _mm512_setzero_ps();
     for (int64_t k = 0; k < count; ++k) {
       const int64_t row = samples[k] * layer.out_width + first * 16;
       Window<registers> window;
       window.make(p.window_table, decay8, history[samples[k]] >> shift);
+      SF_UNROLL
       for (int j = 0; j < lines; ++j) {
-        const __m512i age = _mm512_cvtepu16_epi32(
-            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(layer.age + row + j * 16)));
+        const __m512i age =
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(layer.age + row + j * 16)));
         sum[j] = _mm512_fmadd_ps(_mm512_loadu_ps(layer.delta + row + j * 16), window.at(age), sum[j]);
       }
     }
     float gradient[lines * 16];
+    SF_UNROLL
     for (int j = 0; j < lines; ++j) _mm512_storeu_ps(gradient + j * 16, sum[j]);
     if (first_update && layer.m)
       for (int64_t i = 0; i < lines * 16; ++i) layer.m[at + i] = layer.v[at + i] = 0.0f;
@@ -484,7 +506,7 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
   acc_t* gradient = own.row;
   for (int64_t m = 0; m < layer.out_stride; ++m) gradient[m] = acc_t(0);
   for (int64_t k = 0; k < layer.active_count[n]; ++k) {
-    const int64_t b = layer.active_sample[n * p.B + k];
+    const int64_t b = layer.active_sample[n * p.list_stride(p.B) + k];
     make_window(p.window_table, decay8, layer.history + (n * p.B + b) * p.history_words, p.T - 1 - t, t / 8 + 1,
                 own.window);
     const acc_t* delta = layer.delta + b * layer.out_width;
@@ -518,7 +540,7 @@ SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
                         const uint32_t* x) {
   const int64_t sample_words = words_for(p.B);
   uint32_t* active = layer.active + n * sample_words;
-  int32_t* next = layer.active_sample + n * p.B + layer.active_count[n];
+  int32_t* next = layer.active_sample + n * p.list_stride(p.B) + layer.active_count[n];
   const int64_t bit = p.T - 1 - t;
   for (int64_t s = 0; s < sample_words; ++s) {
     next = append_positions(x[s] & ~active[s], s * kWordBits, next);
@@ -529,7 +551,7 @@ SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
       layer.history[(n * p.B + b) * p.history_words + bit / 64] |= uint64_t(1) << (bit % 64);
     }
   }
-  layer.active_count[n] = int32_t(next - (layer.active_sample + n * p.B));
+  layer.active_count[n] = int32_t(next - (layer.active_sample + n * p.list_stride(p.B)));
 }
 
 // The weight decay that row n has not had yet, up to and without step t. One product a step, as a row that is updated
@@ -543,6 +565,26 @@ void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n
     for (int64_t m = 0; m < layer.out_stride; ++m) w[m] *= shrink;
   }
   layer.decayed[n] = int32_t(t);
+}
+
+// Update of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows take their lines of
+// the errors in turn, few enough of them to stay in the first-level cache.
+template <class acc_t>
+void update_shared_rows(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
+                        int64_t first, uint32_t updated, uint32_t first_updated) {
+  constexpr int64_t line = kLine<acc_t>;
+  for_each_part(layer.out_stride / line, [&](int64_t part, auto lines) {
+    for (uint32_t rest = updated; rest; rest &= rest - 1) {
+      const int i = __builtin_ctz(rest);
+      const int64_t n = first + i;
+      const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
+      const acc_t* e = layer.trace + n * p.sample_width;
+      update_lines<lines>(
+          p, layer, step, first_updated >> i & 1u, n * layer.out_stride + part * line, layer.active_count[n],
+          [&](int64_t k) { return layer.delta + samples[k] * layer.out_width + part * line; },
+          [&](int64_t k) { return e[samples[k]]; });
+    }
+  });
 }
 
 // Update of the first layer's rows of inputs 32 w ... 32 w + 31. A row whose input has not spiked in this batch has no
@@ -559,6 +601,7 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
   if (t + 1 < p.T)
     for (int64_t b = 0; b < p.B; ++b) read_next |= p.input[((t + 1) * p.B + b) * W + w];
 
+  uint32_t updated = 0, first_updated = 0;
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t n = first + i;
     const uint32_t* x = own.bits + i * sample_words;
@@ -568,22 +611,34 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
       if (read_next >> i & 1u) decay_row(p, layer, n, t + 1);
       continue;
     }
-    if (p.trace == Trace::shared) {
-      acc_t* e = layer.trace + n * p.sample_width;
-      for (int64_t b = 0; b < p.sample_width; b += kLine<acc_t>) {
-        const uint32_t bits = x[b / kWordBits] >> (b % kWordBits);
-        for (int64_t j = 0; j < kLine<acc_t>; ++j)
-          e[b + j] = fused_multiply_add(layer.trace_factor[b + j], e[b + j], acc_t(bits >> j & 1u));
-      }
-      const int32_t* samples = layer.active_sample + n * p.B;
-      update_row(
-          p, layer, step, !was_updated, n * layer.out_stride, layer.out_stride, layer.active_count[n],
-          [&](int64_t k) { return layer.delta + samples[k] * layer.out_width; },
-          [&](int64_t k) { return e[samples[k]]; });
-    } else {
-      update_gated_row(p, layer, step, !was_updated, n, t, own);
-    }
+    updated |= 1u << i;
+    first_updated |= uint32_t(!was_updated) << i;
     layer.decayed[n] = int32_t(t + 1);
+    if (p.trace == Trace::gated) {
+      update_gated_row(p, layer, step, !was_updated, n, t, own);
+      continue;
+    }
+    using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
+    advance_shared_trace([&](int64_t b) { return *reinterpret_cast<const vec*>(layer.trace_factor + b); }, x,
+                         p.sample_width, layer.trace + n * p.sample_width);
   }
+  if (p.trace == Trace::shared) update_shared_rows(p, layer, step, first, updated, first_updated);
   if (t + 1 == p.T && layer.weight != layer.stored) store_inputs(layer, w);
+}
+
+// Sample b's spikes of all layers, summed over time.
+template <class acc_t>
+void online_counts(const OnlineBatch<acc_t>& p, int64_t b) {
+  for (int64_t l = 0; l < p.layers; ++l) {
+    const OnlineLayer<acc_t>& layer = p.layer[l];
+    int32_t* counts = layer.counts + b * p.counts_stride;
+    for (int64_t first = 0; first < layer.out; first += kWordBits) {
+      int32_t sums[kWordBits] = {};
+      for (int64_t t = 0; t < p.T; ++t) {
+        const uint32_t word = spikes_at(p, layer, b, t)[first / kWordBits];
+        for (int64_t i = 0; i < kWordBits; ++i) sums[i] += int32_t(word >> i & 1u);
+      }
+      for (int64_t i = 0; i < kWordBits && first + i < layer.out; ++i) counts[first + i] = sums[i];
+    }
+  }
 }

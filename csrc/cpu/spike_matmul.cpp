@@ -78,7 +78,7 @@ static void collect_events(const uint32_t* words, int64_t W, SpikePlan& plan) {
   }
   plan.events.resize(total);
   parallel_for(0, plan.rows, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) SF_DISPATCH_ISA(list_events(plan, words + r * W, r, plan.events.data()));
+    SF_DISPATCH_ISA(list_events(plan, words, W, begin, end, plan.events.data()));
   });
 }
 
@@ -95,7 +95,7 @@ static void multiply_rows(const uint32_t* words, int64_t rows, int64_t N, const 
   constexpr int64_t kSlab = 1024;  // columns of one task, so that a single row still occupies several threads
   const int64_t slabs = divide_up(M, kSlab), W = words_for(N);
   parallel_tasks(
-      rows * slabs, [&] { return std::vector<int32_t>(N); },
+      rows * slabs, [&] { return std::vector<int32_t>(N + isa_generic::kAppendSlack); },
       [&](std::vector<int32_t>& list, int64_t task) {
         const int64_t r = task / slabs, column = task % slabs * kSlab;
         SF_DISPATCH_ISA(multiply_row(words + r * W, N, weight + column, M, std::min(kSlab, M - column), list.data(),

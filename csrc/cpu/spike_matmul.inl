@@ -22,12 +22,25 @@ inline void count_events(const SpikePlan& plan, const uint32_t* row, int64_t r, 
   }
 }
 
-inline void list_events(const SpikePlan& plan, const uint32_t* row, int64_t r, uint16_t* events) {
-  const int64_t words = plan.event_words.size();
-  for (int64_t block = 0, i = 0; i < words; ++block) {
-    uint16_t* next = events + plan.events_begin.data()[block * plan.rows + r];
-    const int64_t begin = i, end = i + plan.words_per_block < words ? i + plan.words_per_block : words;
-    for (; i < end; ++i) next = append_positions(row[plan.event_words.data()[i]], (i - begin) * kWordBits, next);
+// Lists the events of rows begin ... end - 1. A row's lists are followed by those of the next row, so that what is
+// written behind them is overwritten; behind the last row's may lie another thread's.
+inline void list_events(const SpikePlan& plan, const uint32_t* words, int64_t stride, int64_t begin, int64_t end,
+                        uint16_t* events) {
+  const int64_t count = plan.event_words.size();
+  for (int64_t r = begin; r < end; ++r) {
+    const uint32_t* row = words + r * stride;
+    for (int64_t block = 0, i = 0; i < count; ++block) {
+      uint16_t* next = events + plan.events_begin.data()[block * plan.rows + r];
+      const int64_t first = i, last = i + plan.words_per_block < count ? i + plan.words_per_block : count;
+      for (; i < last; ++i) {
+        uint32_t word = row[plan.event_words.data()[i]];
+        const int64_t position = (i - first) * kWordBits;
+        if (r + 1 < end)
+          next = append_positions(word, position, next);
+        else
+          for (; word; word &= word - 1) *next++ = uint16_t(position + __builtin_ctz(word));
+      }
+    }
   }
 }
 
@@ -88,7 +101,7 @@ void store_tile(const acc_t* z, int64_t rows, int64_t columns, acc_t* out, int64
   }
 }
 
-// A row of few spikes, its weights read where they lie. `list` holds N entries.
+// A row of few spikes, its weights read where they lie. `list` holds N + kAppendSlack entries.
 template <class acc_t>
 void multiply_row(const uint32_t* words, int64_t N, const acc_t* weight, int64_t M, int64_t columns, int32_t* list,
                   acc_t* z) {

@@ -9,9 +9,9 @@ namespace spikefuse::cpu {
 template <class acc_t>
 constexpr int64_t kLine = 64 / sizeof(acc_t);
 
-// Table lookup: the 32 inputs of a word fall into groups, and every possible sum of a group's weights stands in a table,
-// one cache line wide. Six additions then do for 32 inputs. Wider groups would need fewer, but twice the tables for each
-// bit; the tables of two words, 32 KB, are read almost as fast as one word's, and z half as often.
+// Table lookup: the 32 inputs of a word fall into groups, and every possible sum of a group's weights stands in a
+// table, one cache line wide. Six additions then do for 32 inputs. Wider groups would need fewer, but twice the tables
+// for each bit; the tables of two words, 32 KB, are read almost as fast as one word's, and z half as often.
 constexpr int kTableWidths[] = {6, 6, 5, 5, 5, 5};
 constexpr int64_t kTableEntries = 64 + 64 + 32 + 32 + 32 + 32;
 constexpr int64_t kTableWords = 2;

@@ -3,7 +3,8 @@
 // z[r] += the tile's rows of the inputs that spiked, for all rows; z is [lines, rows, one line]. Row r's events are
 // events[begin[r] ... end[r]).
 template <int lines, class acc_t, class index_t>
-void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, const index_t* events, int64_t rows, acc_t* z) {
+void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, const index_t* events, int64_t rows,
+                acc_t* z) {
   constexpr int64_t line = kLine<acc_t>, width = lines * line;
   constexpr int together = lines < kLinesAtOnce ? lines : kLinesAtOnce;
   static_assert(lines % together == 0 || lines < 2 * together);
@@ -11,9 +12,11 @@ void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, con
     const index_t *const first_event = events + begin[r], *const last_event = events + end[r];
     const auto add = [&](int first, auto count) {
       Sums<acc_t, line> sums[count];
+      SF_UNROLL
       for (int l = 0; l < count; ++l) sums[l].load(z + ((first + l) * rows + r) * line);
-      for (const index_t* event = first_event; event < last_event; ++event)
-        for (int l = 0; l < count; ++l) sums[l].add(tile + *event * width + (first + l) * line);
+      for (const index_t* event = first_event; event < last_event; ++event) SF_UNROLL
+      for (int l = 0; l < count; ++l) sums[l].add(tile + *event * width + (first + l) * line);
+      SF_UNROLL
       for (int l = 0; l < count; ++l) sums[l].store(z + ((first + l) * rows + r) * line);
     };
     int first = 0;
@@ -43,11 +46,16 @@ void build_tables(const acc_t* weight, int64_t width, int64_t words, acc_t* tabl
   constexpr int64_t line = kLine<acc_t>;
   for (int64_t w = 0; w < words; ++w) {
     for (int bits : kTableWidths) {
-      for (int64_t c = 0; c < line; ++c) table[c] = acc_t(0);
+      Sums<acc_t, line> sum;
+      sum.clear();
+      sum.store(table);
       for (int i = 0; i < bits; ++i, weight += width) {
-        acc_t* sum = table + (int64_t(1) << i) * line;
-        for (int64_t entry = 0; entry < int64_t(1) << i; ++entry)
-          for (int64_t c = 0; c < line; ++c) sum[entry * line + c] = table[entry * line + c] + weight[c];
+        const int64_t entries = int64_t(1) << i;
+        for (int64_t entry = 0; entry < entries; ++entry) {
+          sum.load(table + entry * line);
+          sum.add(weight);
+          sum.store(table + (entries + entry) * line);
+        }
       }
       table += (int64_t(1) << bits) * line;
     }
@@ -60,22 +68,26 @@ template <int together, class acc_t>
 SF_HD void add_table_rows(const acc_t* table, const uint32_t* bits, acc_t* z) {
   constexpr int64_t line = kLine<acc_t>;
   Sums<acc_t, line> sums[together];
+  SF_UNROLL
   for (int r = 0; r < together; ++r) sums[r].load(z + r * line);
   const acc_t* entries = table;
-#pragma GCC unroll 2
+  SF_UNROLL
   for (int w = 0; w < kTableWords; ++w) {
     // Moved up by a line's size, the bits of a group become, masked, the offset of its entry.
     uint64_t moved[together];
+    SF_UNROLL
     for (int r = 0; r < together; ++r) moved[r] = uint64_t(bits[r * kTableWords + w]) * line;
     int shift = 0;
-#pragma GCC unroll 8
+    SF_UNROLL
     for (int width : kTableWidths) {
       const uint64_t mask = ((uint64_t(1) << width) - 1) * line;
+      SF_UNROLL
       for (int r = 0; r < together; ++r) sums[r].add(entries + (moved[r] >> shift & mask));
       entries += (int64_t(1) << width) * line;
       shift += width;
     }
   }
+  SF_UNROLL
   for (int r = 0; r < together; ++r) sums[r].store(z + r * line);
 }
 
@@ -87,4 +99,3 @@ void add_tables(const acc_t* table, const uint32_t* bits, int64_t rows, acc_t* z
     add_table_rows<together>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
   for (; r < rows; ++r) add_table_rows<1>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
 }
-
