@@ -22,20 +22,21 @@ inline void count_events(const SpikePlan& plan, const uint32_t* row, int64_t r, 
   }
 }
 
-// Lists the events of rows begin ... end - 1. A row's lists are followed by those of the next row, so that what is
-// written behind them is overwritten; behind the last row's may lie another thread's.
+// Lists the events of rows begin ... end - 1. What is written behind a row's list is overwritten by the rows after it,
+// up to where, behind the last one's, another thread's may lie.
 inline void list_events(const SpikePlan& plan, const uint32_t* words, int64_t stride, int64_t begin, int64_t end,
                         uint16_t* events) {
   const int64_t count = plan.event_words.size();
   for (int64_t r = begin; r < end; ++r) {
     const uint32_t* row = words + r * stride;
     for (int64_t block = 0, i = 0; i < count; ++block) {
-      uint16_t* next = events + plan.events_begin.data()[block * plan.rows + r];
+      const int64_t* begins = plan.events_begin.data() + block * plan.rows;
+      uint16_t *next = events + begins[r], *const limit = events + begins[end];
       const int64_t first = i, last = i + plan.words_per_block < count ? i + plan.words_per_block : count;
       for (; i < last; ++i) {
         uint32_t word = row[plan.event_words.data()[i]];
         const int64_t position = (i - first) * kWordBits;
-        if (r + 1 < end)
+        if (limit - next >= kWordBits + kAppendSlack)
           next = append_positions(word, position, next);
         else
           for (; word; word &= word - 1) *next++ = uint16_t(position + __builtin_ctz(word));
