@@ -122,6 +122,7 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     layer.events = arena.take<int32_t>(p.B * p.list_stride(layer.in), false);
     layer.events_begin = arena.take<int64_t>(p.B);
     layer.events_end = arena.take<int64_t>(p.B);
+    layer.learning = arena.take<uint32_t>(words_for(layer.out));
     if (is_output) {
       layer.error_count = arena.take<int32_t>(layer.out);
       layer.error_samples = arena.take<int32_t>(layer.out * p.B, false);

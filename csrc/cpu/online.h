@@ -31,9 +31,9 @@ struct OnlineLayer {
   // Neurons. Membrane potentials after the reset: [B, out_width], in later layers [tiles, lines, B, one line].
   acc_t* state;
   acc_t* potential;  // [B, out_width] v of this step, before the reset; null for the output layer of several
-  acc_t* delta;      // [B, out_width] dL/dv of this step
-  uint32_t* spikes;  // [T, B, words(out)]
-  uint32_t* open;    // output layer: [B, words(out)], where the mask is open
+  acc_t* delta;      // dL/dv of this step: [B, out_width], in later layers [tiles, B, 32]
+  uint32_t* spikes;  // [T, words(out), B]: threads that write the words of neighbouring tiles share no cache lines
+  uint32_t* open;    // output layer: [words(out), B], where the mask is open
   uint16_t* age;     // gated: [B, out_width], time steps since the neuron's last spike, less one
   int32_t* counts;   // [B, all outputs] spikes summed over time, offset to this layer's first neuron
 
@@ -44,6 +44,7 @@ struct OnlineLayer {
   // Samples with an error, for each row of a later layer: a row's count, samples and errors.
   int32_t* error_count;    // [out]
   int32_t* error_samples;  // [out, B]
+  uint32_t* learning;      // [tiles] rows that have had an error in this batch: the others' moments are still zero
 
   // First layer: what each input has done so far.
   uint32_t* active;        // [in, words(B)] samples in which it has spiked
@@ -81,10 +82,10 @@ struct OnlineBatch {
   int64_t list_stride(int64_t count) const { return count + 16; }
 };
 
-// The words of a layer's spikes in sample b at step t.
+// The words of a layer's spikes in sample b at step t, B apart.
 template <class acc_t>
 uint32_t* spikes_at(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, int64_t t) {
-  return layer.spikes + (t * p.B + b) * words_for(layer.out);
+  return layer.spikes + t * words_for(layer.out) * p.B + b;
 }
 
 // What a thread works in.

@@ -46,9 +46,9 @@ SF_HD void advance_age(uint16_t* age, uint32_t spiked) {
   for (int64_t i = 0; i < kWordBits; ++i) age[i] = spiked >> i & 1u ? uint16_t(0) : uint16_t(age[i] + 1);
 }
 
-inline int64_t count_spikes(const uint32_t* words, int64_t count) {
+inline int64_t count_spikes(const uint32_t* words, int64_t stride, int64_t count) {
   int64_t spikes = 0;
-  for (int64_t w = 0; w < count; ++w) spikes += __builtin_popcount(words[w]);
+  for (int64_t w = 0; w < count; ++w) spikes += __builtin_popcount(words[w * stride]);
   return spikes;
 }
 
@@ -59,10 +59,10 @@ SF_HD acc_t shared_trace_factor(const OnlineBatch<acc_t>& p, const OnlineLayer<a
   return p.decay * (acc_t(1) - acc_t(spikes) / divisor);
 }
 
-// -E (eqs 6-7, 13) for 32 neurons; returns those where the mask is open, and adds their losses, lane by lane.
+// -E (eqs 6-7, 13) for 32 neurons; returns those where the mask is open, and adds their squares, lane by lane.
 template <class acc_t>
 SF_HD uint32_t word_error(const OnlineBatch<acc_t>& p, int64_t neurons, uint32_t target, uint32_t spikes,
-                          const acc_t* v, acc_t* delta, double* loss) {
+                          const acc_t* v, acc_t* delta, acc_t* squares) {
   const uint32_t inside = neurons_of_word(0, neurons);
   target &= inside;
   const acc_t threshold = p.threshold;
@@ -72,14 +72,16 @@ SF_HD uint32_t word_error(const OnlineBatch<acc_t>& p, int64_t neurons, uint32_t
   for (int i = 0; i < kWordBits; ++i)
     error[i] = masked_error<acc_t>(wanted[i], lif_fires(v[i], threshold), v[i], threshold);
   for (int i = 0; i < kWordBits; ++i) delta[i] = -error[i];
-  for (int i = 0; i < kWordBits; ++i) loss[i] += 0.5 * double(error[i]) * double(error[i]);
+  for (int i = 0; i < kWordBits; ++i) squares[i] = fused_multiply_add(error[i], error[i], squares[i]);
   return target ^ spikes;
 }
 
-inline double sum_lanes(const double* lanes) {
+// 1/2 E^2 (eq 8)
+template <class acc_t>
+SF_HD double loss_of(const acc_t* squares) {
   double sum = 0;
-  for (int i = 0; i < kWordBits; ++i) sum += lanes[i];
-  return sum;
+  for (int i = 0; i < kWordBits; ++i) sum += double(squares[i]);
+  return 0.5 * sum;
 }
 
 // Lists the spikes of sample b that enter layer l.
@@ -90,7 +92,7 @@ void online_list(const OnlineBatch<acc_t>& p, int64_t l, int64_t b, int64_t t) {
   const int64_t begin = b * p.list_stride(layer.in);
   layer.events_begin[b] = begin;
   const uint32_t* spikes = spikes_at(p, p.layer[l - 1], b, t);
-  layer.events_end[b] = begin + list_spikes(spikes, layer.in, layer.events + begin);
+  layer.events_end[b] = begin + list_spikes(spikes, p.B, layer.in, layer.events + begin);
 }
 
 // Sample b through the first layer.
@@ -98,7 +100,7 @@ template <class acc_t>
 void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& own) {
   OnlineLayer<acc_t>& layer = p.layer[0];
   const int64_t W = words_for(layer.in), W_out = words_for(layer.out);
-  const int64_t count = list_spikes(p.input + (t * p.B + b) * W, layer.in, own.list);
+  const int64_t count = list_spikes(p.input + (t * p.B + b) * W, 1, layer.in, own.list);
   gather_rows(layer.weight, layer.out_stride, own.list, count, layer.out_stride, own.row);
   for (int64_t m = layer.out_stride; m < layer.out_width; ++m) own.row[m] = acc_t(0);
 
@@ -106,27 +108,27 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   if (t > 0) {
     const uint32_t* before = spikes_at(p, layer, b, t - 1);
     if (p.trace == Trace::shared)
-      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(before, W_out));
+      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(before, p.B, W_out));
     else
-      for (int64_t w = 0; w < W_out; ++w) advance_age(layer.age + b * layer.out_width + w * kWordBits, before[w]);
+      for (int64_t w = 0; w < W_out; ++w) advance_age(layer.age + b * layer.out_width + w * kWordBits, before[w * p.B]);
   }
 
   acc_t* potential = layer.potential + b * layer.out_width;
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
-    spikes[w] =
+    spikes[w * p.B] =
         integrate_word(p, own.row + first, layer.state + b * layer.out_width + first, kLine<acc_t>, potential + first);
   }
   if (p.layers > 1) return online_list(p, 1, b, t);
 
-  double loss[kWordBits] = {};
+  acc_t squares[kWordBits] = {};
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
     const uint32_t target = p.target[(t * p.B + b) * W_out + w];
-    p.open_errors[b] += __builtin_popcount(word_error(p, layer.out - first, target, spikes[w], potential + first,
-                                                      layer.delta + b * layer.out_width + first, loss));
+    p.open_errors[b] += __builtin_popcount(word_error(p, layer.out - first, target, spikes[w * p.B], potential + first,
+                                                      layer.delta + b * layer.out_width + first, squares));
   }
-  p.loss[b] += sum_lanes(loss);
+  p.loss[b] += loss_of(squares);
 }
 
 // w, m and v of `count` neighbouring weights, from the sum of their gradients over samples.
@@ -237,29 +239,44 @@ void store_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
   }
 }
 
-// Update of the 32 output rows of tile i by the errors of time step t.
+// Update of the 32 output rows of tile i by the errors of time step t; returns whether any weight may have changed. A row
+// that has had no error in this batch has no gradient and no moments, only its weight decay.
 template <class acc_t>
-void update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t i, int64_t t) {
+bool update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t i, int64_t t) {
+  constexpr int64_t line = kLine<acc_t>;
+  const UpdateStep<acc_t>& step = p.step[t];
   const int64_t first = i * kWordBits;
   const int64_t count = layer.out - first < kWordBits ? layer.out - first : kWordBits;
   const int64_t windows = p.trace == Trace::gated ? p.T : 1;
-  constexpr int64_t line = kLine<acc_t>;
-  for (int64_t m = first; m < first + count; ++m) {
+  const acc_t* delta = layer.delta + i * p.B * kWordBits;
+  uint32_t learning = step.l2 == acc_t(0) ? layer.learning[i] : t == 0 ? 0u : ~0u;
+  for (int64_t j = 0; j < count; ++j) {
+    const int64_t m = first + j;
     // the output layer's errors are listed, a hidden layer's are dense
     const int32_t* samples = layer.error_count ? layer.error_samples + m * p.B : nullptr;
     const int64_t errors = layer.error_count ? layer.error_count[m] : p.B;
+    const bool first_update = !(learning >> j & 1u);
+    acc_t* weight = layer.weight + m * layer.in_stride;
+    if (first_update && errors == 0 && step.l2 == acc_t(0)) {
+      if (step.shrink != acc_t(1))
+        for (int64_t n = 0; n < layer.in_stride; ++n) weight[n] *= step.shrink;
+      continue;
+    }
+    learning |= 1u << j;
     const auto sample = [=](int64_t k) { return samples ? int64_t(samples[k]) : k; };
     for_each_part(layer.in_stride / line, [&](int64_t part, auto lines) {
       update_lines<lines>(
-          p, layer, p.step[t], t == 0, m * layer.in_stride + part * line, errors,
+          p, layer, step, first_update, m * layer.in_stride + part * line, errors,
           [&](int64_t k) {
             const int64_t b = sample(k);
             const int64_t window = layer.age ? layer.age[b * layer.out_width + m] : 0;
             return layer.trace + (b * windows + window) * layer.in_stride + part * line;
           },
-          [&](int64_t k) { return layer.delta[sample(k) * layer.out_width + m]; });
+          [&](int64_t k) { return delta[sample(k) * kWordBits + j]; });
     });
   }
+  layer.learning[i] = learning;
+  return learning != 0 || step.shrink != acc_t(1);
 }
 
 // z [lines, B, one line] of tile i: the weights of the inputs that spiked, summed by events or by table lookup.
@@ -278,7 +295,7 @@ void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t t, const acc_
   const uint32_t* spikes = spikes_at(p, p.layer[l - 1], 0, t);
   for (int64_t w = 0; w < W; w += kTableWords) {
     for (int64_t b = 0; b < p.B; ++b)
-      for (int64_t j = 0; j < kTableWords; ++j) own.bits[b * kTableWords + j] = w + j < W ? spikes[b * W + w + j] : 0u;
+      for (int64_t j = 0; j < kTableWords; ++j) own.bits[b * kTableWords + j] = w + j < W ? spikes[(w + j) * p.B + b] : 0u;
     for (int64_t j = 0; j < lines; ++j) {
       build_tables(tile + w * kWordBits * kWordBits + j * line, kWordBits, kTableWords, own.table);
       add_tables(own.table, own.bits, p.B, z + j * p.B * line);
@@ -298,8 +315,7 @@ void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, c
   acc_t* tile = layer.tiles + i * layer.tile_inputs * kWordBits;
   if (t == 0) {
     load_tile(layer, i, tile);
-  } else {
-    update_tile(p, layer, i, t - 1);
+  } else if (update_tile(p, layer, i, t - 1)) {
     transpose(layer.weight + first * layer.in_stride, layer.in_stride, kWordBits, layer.in_stride, tile, kWordBits);
   }
   if (t == p.T) return store_tile(layer, i, tile);
@@ -309,51 +325,52 @@ void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, c
   if (is_output)
     for (int64_t m = first; m < first + neurons; ++m) layer.error_count[m] = 0;
   acc_t* state = layer.state + i * p.B * kWordBits;
-  double loss[kWordBits] = {};
+  acc_t* delta = layer.delta + i * p.B * kWordBits;
+  acc_t squares[kWordBits] = {};
   int64_t open_errors = 0;
   for (int64_t b = 0; b < p.B; ++b) {
     acc_t v[kWordBits];
     const int64_t row = b * layer.out_width + first;
-    if (layer.age && t > 0) advance_age(layer.age + row, spikes_at(p, layer, b, t - 1)[i]);
+    if (layer.age && t > 0) advance_age(layer.age + row, spikes_at(p, layer, b, t - 1)[i * p.B]);
     const uint32_t spikes = integrate_word(p, own.tile + b * line, state + b * line, p.B * line, v);
-    spikes_at(p, layer, b, t)[i] = spikes;
+    spikes_at(p, layer, b, t)[i * p.B] = spikes;
     if (!is_output) {
       for (int64_t j = 0; j < kWordBits; ++j) layer.potential[row + j] = v[j];
       continue;
     }
     const uint32_t target = p.target[(t * p.B + b) * W + i];
-    const uint32_t open = word_error(p, neurons, target, spikes, v, layer.delta + row, loss);
+    const uint32_t open = word_error(p, neurons, target, spikes, v, delta + b * kWordBits, squares);
     for (uint32_t rest = open; rest; rest &= rest - 1) {
       const int64_t m = first + __builtin_ctz(rest);
       layer.error_samples[m * p.B + layer.error_count[m]++] = int32_t(b);
     }
-    layer.open[b * W + i] = open;
+    layer.open[i * p.B + b] = open;
     open_errors += __builtin_popcount(open);
   }
   if (is_output) {
-    p.loss[i] += sum_lanes(loss);
+    p.loss[i] += loss_of(squares);
     p.open_errors[i] += open_errors;
   }
 }
 
 // e[t] = factor * e[t-1] + x[t]; `factor` is one for all or one for each, `width` whole vectors
 template <class acc_t, class Factor>
-SF_HD void advance_shared_trace(const Factor& factor, const uint32_t* x, int64_t width, acc_t* e) {
+SF_HD void advance_shared_trace(const Factor& factor, const uint32_t* x, int64_t stride, int64_t width, acc_t* e) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
   constexpr int lanes = VectorOf<acc_t, SF_VECTOR_BYTES>::lanes;
   for (int64_t n = 0; n < width; n += lanes) {
     vec* trace = reinterpret_cast<vec*>(e + n);
-    *trace = multiply_add(factor(n), *trace, spread_bits<acc_t>(x[n / kWordBits] >> (n % kWordBits)));
+    *trace = multiply_add(factor(n), *trace, spread_bits<acc_t>(x[n / kWordBits * stride] >> (n % kWordBits)));
   }
 }
 
 // windows[a] <- decay * windows[a - 1] + x[t], descending so that it can be done in place
 template <class acc_t>
-void advance_windows(acc_t decay, const uint32_t* x, int64_t t, int64_t width, acc_t* windows) {
+void advance_windows(acc_t decay, const uint32_t* x, int64_t stride, int64_t t, int64_t width, acc_t* windows) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
   constexpr int lanes = VectorOf<acc_t, SF_VECTOR_BYTES>::lanes;
   for (int64_t n = 0; n < width; n += lanes) {
-    const vec spike = spread_bits<acc_t>(x[n / kWordBits] >> (n % kWordBits));
+    const vec spike = spread_bits<acc_t>(x[n / kWordBits * stride] >> (n % kWordBits));
     acc_t* window = windows + t * width + n;
     for (int64_t a = t; a > 0; --a, window -= width)
       *reinterpret_cast<vec*>(window) = multiply_add(decay, *reinterpret_cast<const vec*>(window - width), spike);
@@ -361,18 +378,21 @@ void advance_windows(acc_t decay, const uint32_t* x, int64_t t, int64_t width, a
   }
 }
 
-// delta_l = (W_{l+1}^T delta_{l+1}) * ds/dv, of this time step only                                     (eqs 14-15)
+// delta_l = (W_{l+1}^T delta_{l+1}) * ds/dv of this time step only (eqs 14-15), of 32 neurons at a time; the words of
+// `delta` are `stride` apart.
 template <class acc_t>
-void hidden_error(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, const acc_t* propagated) {
-  acc_t* delta = layer.delta + b * layer.out_width;
+void hidden_error(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, const acc_t* propagated,
+                  acc_t* delta, int64_t stride) {
   const acc_t* v = layer.potential + b * layer.out_width;
   const acc_t threshold = p.threshold, slope = p.slope;
-  if (p.surrogate == Surrogate::sigmoid) {
-    for (int64_t m = 0; m < layer.out_stride; ++m)
-      delta[m] = propagated[m] * surrogate_sigmoid(v[m] - threshold, slope);
-  } else {
-    for (int64_t m = 0; m < layer.out_stride; ++m)
-      delta[m] = propagated[m] * surrogate_derivative(p.surrogate, v[m] - threshold, slope);
+  for (int64_t first = 0; first < layer.out_width; first += kWordBits, delta += stride) {
+    if (p.surrogate == Surrogate::sigmoid) {
+      for (int64_t i = 0; i < kWordBits; ++i)
+        delta[i] = propagated[first + i] * surrogate_sigmoid(v[first + i] - threshold, slope);
+    } else {
+      for (int64_t i = 0; i < kWordBits; ++i)
+        delta[i] = propagated[first + i] * surrogate_derivative(p.surrogate, v[first + i] - threshold, slope);
+    }
   }
 }
 
@@ -385,25 +405,32 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
     const uint32_t* x = spikes_at(p, p.layer[l - 1], b, t);
     const int64_t W = words_for(layer.out);
     const bool is_output = l + 1 == p.layers;
-    const acc_t* delta = layer.delta + b * layer.out_width;
-    const int64_t count = is_output ? list_spikes(layer.open + b * W, layer.out, own.list) : layer.out;
+    const auto delta = [&](int64_t m) {
+      return layer.delta[(m / kWordBits * p.B + b) * kWordBits + m % kWordBits];
+    };
+    const int64_t count = is_output ? list_spikes(layer.open + b, p.B, layer.out, own.list) : layer.out;
     for_each_part(layer.in_stride / line, [&](int64_t first, auto lines) {
       Sums<acc_t, lines * line> sums;
       sums.clear();
       for (int64_t k = 0; k < count; ++k) {
         const int64_t m = is_output ? own.list[k] : k;
-        sums.add(delta[m], layer.weight + m * layer.in_stride + first * line);
+        sums.add(delta(m), layer.weight + m * layer.in_stride + first * line);
       }
       sums.store(own.row + first * line);
     });
-    hidden_error(p, p.layer[l - 1], b, own.row);
+    const OnlineLayer<acc_t>& below = p.layer[l - 1];
+    for (int64_t n = layer.in_stride; n < below.out_width; ++n) own.row[n] = acc_t(0);
+    if (l == 1)
+      hidden_error(p, below, b, own.row, below.delta + b * below.out_width, kWordBits);
+    else
+      hidden_error(p, below, b, own.row, below.delta + b * kWordBits, p.B * kWordBits);
     if (p.trace == Trace::shared) {
       const acc_t factor = layer.trace_factor[b];
-      advance_shared_trace<acc_t>([=](int64_t) { return factor; }, x, layer.in_stride,
+      advance_shared_trace<acc_t>([=](int64_t) { return factor; }, x, p.B, layer.in_stride,
                                   layer.trace + b * layer.in_stride);
-      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(spikes_at(p, layer, b, t), W));
+      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(spikes_at(p, layer, b, t), p.B, W));
     } else {
-      advance_windows(p.decay, x, t, layer.in_stride, layer.trace + b * p.T * layer.in_stride);
+      advance_windows(p.decay, x, p.B, t, layer.in_stride, layer.trace + b * p.T * layer.in_stride);
     }
   }
 }
@@ -543,8 +570,10 @@ SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
   int32_t* next = layer.active_sample + n * p.list_stride(p.B) + layer.active_count[n];
   const int64_t bit = p.T - 1 - t;
   for (int64_t s = 0; s < sample_words; ++s) {
-    next = append_positions(x[s] & ~active[s], s * kWordBits, next);
-    active[s] |= x[s];
+    if (const uint32_t fresh = x[s] & ~active[s]) {
+      next = append_positions(fresh, s * kWordBits, next);
+      active[s] |= fresh;
+    }
     if (!layer.history) continue;
     for (uint32_t rest = x[s]; rest; rest &= rest - 1) {
       const int64_t b = s * kWordBits + __builtin_ctz(rest);
@@ -558,13 +587,11 @@ SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
 // at every step has.
 template <class acc_t>
 void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t) {
+  const acc_t shrink = p.step[0].shrink;
+  if (shrink == acc_t(1)) return;
   acc_t* w = layer.weight + n * layer.out_stride;
-  for (int64_t s = layer.decayed[n]; s < t; ++s) {
-    const acc_t shrink = p.step[s].shrink;
-    if (shrink == acc_t(1)) break;
+  for (; layer.decayed[n] < t; ++layer.decayed[n])
     for (int64_t m = 0; m < layer.out_stride; ++m) w[m] *= shrink;
-  }
-  layer.decayed[n] = int32_t(t);
 }
 
 // Update of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows take their lines of
@@ -598,7 +625,7 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
   const int64_t rows = layer.in - first < kWordBits ? layer.in - first : kWordBits;
   transpose_samples(p.input + t * p.B * W + w, W, p.B, own.bits);
   uint32_t read_next = t + 1 == p.T ? ~0u : 0u;
-  if (t + 1 < p.T)
+  if (t + 1 < p.T && step.shrink != acc_t(1))
     for (int64_t b = 0; b < p.B; ++b) read_next |= p.input[((t + 1) * p.B + b) * W + w];
 
   uint32_t updated = 0, first_updated = 0;
@@ -620,7 +647,7 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
     }
     using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
     advance_shared_trace([&](int64_t b) { return *reinterpret_cast<const vec*>(layer.trace_factor + b); }, x,
-                         p.sample_width, layer.trace + n * p.sample_width);
+                         1, p.sample_width, layer.trace + n * p.sample_width);
   }
   if (p.trace == Trace::shared) update_shared_rows(p, layer, step, first, updated, first_updated);
   if (t + 1 == p.T && layer.weight != layer.stored) store_inputs(layer, w);
@@ -635,7 +662,7 @@ void online_counts(const OnlineBatch<acc_t>& p, int64_t b) {
     for (int64_t first = 0; first < layer.out; first += kWordBits) {
       int32_t sums[kWordBits] = {};
       for (int64_t t = 0; t < p.T; ++t) {
-        const uint32_t word = spikes_at(p, layer, b, t)[first / kWordBits];
+        const uint32_t word = spikes_at(p, layer, b, t)[first / kWordBits * p.B];
         for (int64_t i = 0; i < kWordBits; ++i) sums[i] += int32_t(word >> i & 1u);
       }
       for (int64_t i = 0; i < kWordBits && first + i < layer.out; ++i) counts[first + i] = sums[i];

@@ -46,14 +46,14 @@ inline int64_t second_level_cache() {
   return bytes;
 }
 
-// Asks for huge pages under fresh memory of this size and more: there, a fault every 4 KB costs as much as the sums
-// that are written to it.
+// Asks for huge pages under fresh memory of several of them: there, a fault every 4 KB costs as much as the sums that are
+// written to it, and the address of every other row has to be looked up.
 inline void use_huge_pages(void* memory, int64_t bytes) {
 #if defined(__linux__)
   constexpr int64_t kPage = int64_t(1) << 21;
   const int64_t begin = (reinterpret_cast<int64_t>(memory) + kPage - 1) / kPage * kPage;
   const int64_t end = (reinterpret_cast<int64_t>(memory) + bytes) / kPage * kPage;
-  if (bytes >= 8 * kPage) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  if (end - begin >= 2 * kPage) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #else
   (void)memory, (void)bytes;
 #endif

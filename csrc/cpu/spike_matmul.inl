@@ -106,7 +106,7 @@ void store_tile(const acc_t* z, int64_t rows, int64_t columns, acc_t* out, int64
 template <class acc_t>
 void multiply_row(const uint32_t* words, int64_t N, const acc_t* weight, int64_t M, int64_t columns, int32_t* list,
                   acc_t* z) {
-  const int64_t count = list_spikes(words, N, list);
+  const int64_t count = list_spikes(words, 1, N, list);
   gather_rows(weight, M, list, count, columns, z);
 }
 
