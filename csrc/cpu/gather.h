@@ -174,8 +174,8 @@ SF_HD index_t* append_positions(uint32_t word, int64_t first, index_t* next) {
 }
 #endif
 
-// The spiking neurons of one row of words `stride` apart, ascending; returns how many. Padding bits count for nothing, set
-// or not. The list has kAppendSlack elements more than neurons.
+// The spiking neurons of one row of words `stride` apart, ascending; returns how many. Padding bits count for nothing,
+// set or not. The list has kAppendSlack elements more than neurons.
 inline int64_t list_spikes(const uint32_t* row, int64_t stride, int64_t neurons, int32_t* list) {
   int32_t* next = list;
   for (int64_t w = 0; w < words_for(neurons); ++w)

@@ -63,6 +63,15 @@ struct Stage {
   int64_t layer, t, tasks;
 };
 
+// Leaves the core's units to the other thread that may share it.
+static void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 // Counters of their own cache lines.
 struct alignas(64) Counter {
   std::atomic<int64_t> value{0};
@@ -74,7 +83,7 @@ struct alignas(64) Counter {
 template <class Run>
 static void walk_stages(const std::vector<Stage>& stages, std::vector<Counter>& counters, int64_t threads, int64_t me,
                         const Run& run) {
-  constexpr int kSpins = 2000;  // a few microseconds, about what the shortest stage takes
+  constexpr int kSpins = 200;  // some ten microseconds, about what the shortest stage takes
   for (size_t s = 0; s < stages.size(); ++s) {
     Counter* next = counters.data() + s * (threads + 1);
     std::atomic<int64_t>& done = next[threads].value;
@@ -88,7 +97,7 @@ static void walk_stages(const std::vector<Stage>& stages, std::vector<Counter>& 
       }
     }
     for (int spin = 0; done.load(std::memory_order_acquire) < tasks; ++spin)
-      if (spin >= kSpins) std::this_thread::yield();
+      spin < kSpins ? relax() : std::this_thread::yield();
   }
 }
 

@@ -239,8 +239,8 @@ void store_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
   }
 }
 
-// Update of the 32 output rows of tile i by the errors of time step t; returns whether any weight may have changed. A row
-// that has had no error in this batch has no gradient and no moments, only its weight decay.
+// Update of the 32 output rows of tile i by the errors of time step t; returns whether any weight may have changed. A
+// row that has had no error in this batch has no gradient and no moments, only its weight decay.
 template <class acc_t>
 bool update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t i, int64_t t) {
   constexpr int64_t line = kLine<acc_t>;
@@ -295,7 +295,8 @@ void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t t, const acc_
   const uint32_t* spikes = spikes_at(p, p.layer[l - 1], 0, t);
   for (int64_t w = 0; w < W; w += kTableWords) {
     for (int64_t b = 0; b < p.B; ++b)
-      for (int64_t j = 0; j < kTableWords; ++j) own.bits[b * kTableWords + j] = w + j < W ? spikes[(w + j) * p.B + b] : 0u;
+      for (int64_t j = 0; j < kTableWords; ++j)
+        own.bits[b * kTableWords + j] = w + j < W ? spikes[(w + j) * p.B + b] : 0u;
     for (int64_t j = 0; j < lines; ++j) {
       build_tables(tile + w * kWordBits * kWordBits + j * line, kWordBits, kTableWords, own.table);
       add_tables(own.table, own.bits, p.B, z + j * p.B * line);
@@ -405,9 +406,7 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
     const uint32_t* x = spikes_at(p, p.layer[l - 1], b, t);
     const int64_t W = words_for(layer.out);
     const bool is_output = l + 1 == p.layers;
-    const auto delta = [&](int64_t m) {
-      return layer.delta[(m / kWordBits * p.B + b) * kWordBits + m % kWordBits];
-    };
+    const auto delta = [&](int64_t m) { return layer.delta[(m / kWordBits * p.B + b) * kWordBits + m % kWordBits]; };
     const int64_t count = is_output ? list_spikes(layer.open + b, p.B, layer.out, own.list) : layer.out;
     for_each_part(layer.in_stride / line, [&](int64_t first, auto lines) {
       Sums<acc_t, lines * line> sums;
@@ -646,8 +645,8 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
       continue;
     }
     using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
-    advance_shared_trace([&](int64_t b) { return *reinterpret_cast<const vec*>(layer.trace_factor + b); }, x,
-                         1, p.sample_width, layer.trace + n * p.sample_width);
+    advance_shared_trace([&](int64_t b) { return *reinterpret_cast<const vec*>(layer.trace_factor + b); }, x, 1,
+                         p.sample_width, layer.trace + n * p.sample_width);
   }
   if (p.trace == Trace::shared) update_shared_rows(p, layer, step, first, updated, first_updated);
   if (t + 1 == p.T && layer.weight != layer.stored) store_inputs(layer, w);

@@ -46,8 +46,8 @@ inline int64_t second_level_cache() {
   return bytes;
 }
 
-// Asks for huge pages under fresh memory of several of them: there, a fault every 4 KB costs as much as the sums that are
-// written to it, and the address of every other row has to be looked up.
+// Asks for huge pages under fresh memory of several of them: there, a fault every 4 KB costs as much as the sums that
+// are written to it, and the address of every other row has to be looked up.
 inline void use_huge_pages(void* memory, int64_t bytes) {
 #if defined(__linux__)
   constexpr int64_t kPage = int64_t(1) << 21;
