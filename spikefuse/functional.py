@@ -21,6 +21,7 @@ from spikefuse.surrogate import surrogate_id
 RESETS: Final[dict[str, int]] = {"zero": 0, "subtract": 1, "none": 2}
 """What a spike does to v: to zero, minus the threshold, or nothing. The numbers are ``enum class Reset``'s."""
 
+
 class LIFOutput(NamedTuple):
     """What a LIF recursion returns."""
 

@@ -185,6 +185,7 @@ def online_step(
     rule: OnlineRule,
     gradients: str = "window",
     on_step: Callable[[int, list[Tensor], list[Tensor]], None] | None = None,
+    fire: Callable[[int, int, Tensor], Tensor] | None = None,
 ) -> tuple[list[Tensor], float, list[Tensor], float]:
     """One batch of the online rule (PAPER eqs 1-17), in the dtype of the weights.
 
@@ -196,6 +197,8 @@ def online_step(
         gradients: how a gated gradient is made: "materialised" keeps the trace ``[B, out, in]`` of eqs 10 and 16,
             "window" is the equal product over (sample, past step) pairs. Without meaning for the shared trace.
         on_step: called with t, gradients and spikes of every layer before each update.
+        fire: makes the spikes ``[B, out]`` of step t >= 1 and a layer from its v, in place of ``v >= threshold``: to go
+            on from another implementation's spikes where a v is within rounding of the threshold.
 
     Returns:
         New weights, loss (summed over time and outputs, mean over the batch), spike counts ``[B, out]`` of each layer,
@@ -220,9 +223,9 @@ def online_step(
         for i in layers:
             layer_inputs[i].append(x)
             potential = decay * state[i] + x @ weights[i].T
+            s = (potential >= threshold if fire is None else fire(t, i, potential)).to(potential.dtype)
             if rule.clamps:
                 potential = potential.clamp(max=threshold)
-            s = (potential >= threshold).to(potential.dtype)
             state[i] = torch.where(s > 0, torch.zeros_like(potential), potential)
             counts[i] += s.to(torch.int32)
             potentials.append(potential)
