@@ -122,7 +122,8 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     layer.active = arena.take<uint32_t>(layer.in * words_for(p.B));
     layer.active_count = arena.take<int32_t>(layer.in);
     layer.active_sample = arena.take<int32_t>(layer.in * p.list_stride(p.B), false);
-    layer.decayed = arena.take<int32_t>(layer.in);
+    layer.done = arena.take<int32_t>(layer.in);
+    layer.traced = arena.take<int32_t>(layer.in);
   } else {
     weights = layer.out_width * layer.in_stride;
     layer.weight = arena.take<acc_t>(weights, false);
@@ -131,7 +132,6 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     layer.events = arena.take<int32_t>(p.B * p.list_stride(layer.in), false);
     layer.events_begin = arena.take<int64_t>(p.B);
     layer.events_end = arena.take<int64_t>(p.B);
-    layer.learning = arena.take<uint32_t>(words_for(layer.out));
     if (is_output) {
       layer.error_count = arena.take<int32_t>(layer.out);
       layer.error_samples = arena.take<int32_t>(layer.out * p.B, false);
@@ -142,21 +142,30 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     layer.m = arena.take<acc_t>(weights, false);
     layer.v = arena.take<acc_t>(weights, false);
   }
+  const int64_t depth = is_first ? p.depth : 1;
+  layer.learning = arena.take<uint32_t>(words_for(is_first ? layer.in : layer.out));
   layer.state = arena.take<acc_t>(p.B * layer.out_width);
-  layer.delta = arena.take<acc_t>(p.B * layer.out_width);
+  layer.delta = arena.take<acc_t>(depth * p.B * layer.out_width, false);
   layer.spikes = arena.take<uint32_t>(p.T * p.B * words_for(layer.out), false);
   if (is_first || !is_output) layer.potential = arena.take<acc_t>(p.B * layer.out_width);
   if (p.trace == Trace::shared) {
     layer.trace = arena.take<acc_t>(is_first ? layer.in * p.sample_width : p.B * layer.in_stride);
-    layer.trace_factor = arena.take<acc_t>(p.sample_width);
+    layer.trace_factor = arena.take<acc_t>(depth * p.sample_width);
   } else {
-    layer.age = arena.take<uint16_t>(p.B * layer.out_width);
+    layer.age = arena.take<uint16_t>(depth * p.B * layer.out_width);
     if (is_first)  // one word more: the last byte that is read may begin in the last word
       layer.history = arena.take<uint64_t>(layer.in * p.B * p.history_words + 1);
     else
       layer.trace = arena.take<acc_t>(p.B * p.T * layer.in_stride, false);
   }
   return layer;
+}
+
+// Time steps whose errors are kept for rows of the first layer that wait for their updates: as many as 32 MB hold, and at
+// most 64, beyond which a row's own memory traffic no longer counts.
+static int64_t update_depth(int64_t T, int64_t B, int64_t neurons, int64_t bytes) {
+  const int64_t fit = (int64_t(1) << 25) / std::max<int64_t>(1, B * neurons * bytes);
+  return std::max<int64_t>(1, std::min<int64_t>({T, fit, 64}));
 }
 
 // The window sums of 8 steps for each history of them, the newest step first.
@@ -206,6 +215,7 @@ static void run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
     own.tile = arena.take<acc_t>(p.B * kWordBits, false);
     own.table = arena.take<acc_t>(kTableWords * kTableEntries * kLine<acc_t>, false);
     own.list = arena.take<int32_t>(p.list_stride(widest), false);
+    own.coefficient = arena.take<acc_t>(kWordBits * p.depth * p.B, false);
     own.window = arena.take<acc_t>(round_up(p.T, 8), false);
     own.bits = arena.take<uint32_t>(std::max(p.B * kTableWords, kWordBits * words_for(p.B)), false);
   }
@@ -309,6 +319,7 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.layers = static_cast<int64_t>(weights.size());
     p.sample_width = words_for(B) * kWordBits;
     p.history_words = (T + 63) / 64;
+    p.depth = update_depth(T, B, weights[0].size(0), sizeof(acc_t));
     // ages are 16-bit numbers, samples 32-bit ones
     STD_TORCH_CHECK(T <= std::numeric_limits<uint16_t>::max(), "spikefuse: expected at most 65535 time steps, got ", T);
     STD_TORCH_CHECK(B <= std::numeric_limits<int32_t>::max(), "spikefuse: expected at most 2^31 - 1 samples, got ", B);

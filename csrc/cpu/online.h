@@ -31,26 +31,30 @@ struct OnlineLayer {
   // Neurons. Membrane potentials after the reset: [B, out_width], in later layers [tiles, lines, B, one line].
   acc_t* state;
   acc_t* potential;  // [B, out_width] v of this step, before the reset; null for the output layer of several
-  acc_t* delta;      // dL/dv of this step: [B, out_width], in later layers [tiles, B, 32]
+  acc_t* delta;      // dL/dv: [depth, B, out_width] of the last steps, in later layers [tiles, B, 32] of the last one
   uint32_t* spikes;  // [T, words(out), B]: threads that write the words of neighbouring tiles share no cache lines
   uint32_t* open;    // output layer: [words(out), B], where the mask is open
-  uint16_t* age;     // gated: [B, out_width], time steps since the neuron's last spike, less one
+  // gated: time steps since the neuron's last spike, less one; [B, out_width], in the first layer [depth, B, out_width].
+  uint16_t* age;
   int32_t* counts;   // [B, all outputs] spikes summed over time, offset to this layer's first neuron
 
   // Spikes that enter a later layer, listed: those of sample b are events[events_begin[b] ... events_end[b]).
   int32_t* events;  // [B, list_stride(in)]
   int64_t *events_begin, *events_end;
 
+  // Rows that have been updated in this batch, one bit each; the moments of the others are zero and not yet written.
+  uint32_t* learning;
+
   // Samples with an error, for each row of a later layer: a row's count, samples and errors.
   int32_t* error_count;    // [out]
   int32_t* error_samples;  // [out, B]
-  uint32_t* learning;      // [tiles] rows that have had an error in this batch: the others' moments are still zero
 
   // First layer: what each input has done so far.
   uint32_t* active;        // [in, words(B)] samples in which it has spiked
   int32_t* active_count;   // [in]
   int32_t* active_sample;  // [in, list_stride(B)] the same as a list, in the order of their first spike
-  int32_t* decayed;        // [in] time steps whose weight decay the row has had
+  int32_t* done;           // [in] time steps whose update the row has had
+  int32_t* traced;         // [in] shared: time steps whose decay its trace has had
   uint64_t* history;       // gated: [in, B, history words], bit T - 1 - s for a spike at step s
 
   // Traces. shared: the leaky sum, [in, sample_width] in the first layer and [B, in_stride] in later ones. gated, later
@@ -58,7 +62,9 @@ struct OnlineLayer {
   // Window sums and no difference of two leaky sums: where no input spiked they are exactly zero, and Adam, which
   // divides by the gradient's own size, would turn the rounding error of a difference into a full step.
   acc_t* trace;
-  acc_t* trace_factor;  // [sample_width] shared: decay * (1 - spikes / D) with the spikes of the step before
+  // shared: decay * (1 - spikes / D) with the spikes of the step before; [depth, sample_width], in later layers
+  // [sample_width].
+  acc_t* trace_factor;
 };
 
 template <class acc_t>
@@ -66,6 +72,7 @@ struct OnlineBatch {
   int64_t T, B, layers, counts_stride;
   int64_t sample_width;   // B in whole words
   int64_t history_words;  // 64-bit words of T bits
+  int64_t depth;          // time steps for which a row of the first layer may wait for its update
   OnlineLayer<acc_t>* layer;
   const uint32_t *input, *target;  // [T, B, W]
   acc_t decay, threshold, trace_divisor /* 0: the layer's fan-in */, slope;
@@ -95,6 +102,7 @@ struct OnlineScratch {
   acc_t* tile;     // [lines of 32, B, one line]
   acc_t* table;    // kTableWords tables
   int32_t* list;   // list_stride(max(widest layer, B))
+  acc_t* coefficient;  // [32, depth, B]
   acc_t* window;   // T in whole bytes
   uint32_t* bits;  // [B, kTableWords], or [32, words(B)]
 };

@@ -107,10 +107,14 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   uint32_t* spikes = spikes_at(p, layer, b, t);
   if (t > 0) {
     const uint32_t* before = spikes_at(p, layer, b, t - 1);
-    if (p.trace == Trace::shared)
-      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(before, p.B, W_out));
-    else
-      for (int64_t w = 0; w < W_out; ++w) advance_age(layer.age + b * layer.out_width + w * kWordBits, before[w * p.B]);
+    const int64_t now = t % p.depth, last = (t - 1) % p.depth;
+    if (p.trace == Trace::shared) {
+      layer.trace_factor[now * p.sample_width + b] = shared_trace_factor(p, layer, count_spikes(before, p.B, W_out));
+    } else {
+      uint16_t* age = layer.age + (now * p.B + b) * layer.out_width;
+      std::memmove(age, layer.age + (last * p.B + b) * layer.out_width, layer.out_width * sizeof(uint16_t));
+      for (int64_t w = 0; w < W_out; ++w) advance_age(age + w * kWordBits, before[w * p.B]);
+    }
   }
 
   acc_t* potential = layer.potential + b * layer.out_width;
@@ -122,24 +126,31 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   if (p.layers > 1) return online_list(p, 1, b, t);
 
   acc_t squares[kWordBits] = {};
+  acc_t* delta = layer.delta + (t % p.depth * p.B + b) * layer.out_width;
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
     const uint32_t target = p.target[(t * p.B + b) * W_out + w];
     p.open_errors[b] += __builtin_popcount(word_error(p, layer.out - first, target, spikes[w * p.B], potential + first,
-                                                      layer.delta + b * layer.out_width + first, squares));
+                                                      delta + first, squares));
   }
   p.loss[b] += loss_of(squares);
 }
 
-// w, m and v of `count` neighbouring weights, from the sum of their gradients over samples.
+// `count` neighbouring weights and their moments, which are zero where this is their first update of the batch, from the
+// sum of their gradients over samples.
 template <class acc_t>
-SF_HD void update_weights(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& step, const acc_t* gradient,
-                          int64_t count, acc_t* __restrict w, acc_t* __restrict m, acc_t* __restrict v) {
+SF_HD void update_weights(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
+                          bool first_update, const acc_t* gradient, int64_t count, int64_t at) {
   const acc_t batch_mean = acc_t(1) / acc_t(p.B);
-  if (p.optimizer == Optimizer::adam)
-    for (int64_t i = 0; i < count; ++i) w[i] = adam_update(step, w[i], gradient[i] * batch_mean, m[i], v[i]);
-  else
+  acc_t* __restrict w = layer.weight + at;
+  if (p.optimizer == Optimizer::sgd) {
     for (int64_t i = 0; i < count; ++i) w[i] = sgd_update(step, w[i], gradient[i] * batch_mean);
+    return;
+  }
+  acc_t *__restrict m = layer.m + at, *__restrict v = layer.v + at;
+  if (first_update)
+    for (int64_t i = 0; i < count; ++i) m[i] = v[i] = acc_t(0);
+  for (int64_t i = 0; i < count; ++i) w[i] = adam_update(step, w[i], gradient[i] * batch_mean, m[i], v[i]);
 }
 
 // `lines` lines of a row of weights: the gradient, sum over k of weight(k) * row(k), goes from registers into the
@@ -154,9 +165,7 @@ SF_HD void update_lines(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& l
   for (int64_t k = 0; k < count; ++k) sums.add(weight(k), row(k));
   acc_t gradient[elements];
   sums.store(gradient);
-  if (first_update && layer.m)
-    for (int64_t i = 0; i < elements; ++i) layer.m[at + i] = layer.v[at + i] = acc_t(0);
-  update_weights(p, step, gradient, elements, layer.weight + at, layer.m + at, layer.v + at);
+  update_weights(p, layer, step, first_update, gradient, elements, at);
 }
 
 // a0 b0 a1 b1 ..., of the lower or of the upper halves
@@ -420,7 +429,7 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
     const OnlineLayer<acc_t>& below = p.layer[l - 1];
     for (int64_t n = layer.in_stride; n < below.out_width; ++n) own.row[n] = acc_t(0);
     if (l == 1)
-      hidden_error(p, below, b, own.row, below.delta + b * below.out_width, kWordBits);
+      hidden_error(p, below, b, own.row, below.delta + (t % p.depth * p.B + b) * below.out_width, kWordBits);
     else
       hidden_error(p, below, b, own.row, below.delta + b * kWordBits, p.B * kWordBits);
     if (p.trace == Trace::shared) {
@@ -483,67 +492,65 @@ struct Window {
   }
 };
 
-// The gradient of input n's weights to all neurons, and their update: sum over the samples in which n has spiked of
+// Steps begin ... end of the updates of input n's weights: gradients sum, over the samples in which n has spiked,
 // delta[b, m] * the window sum that neuron (b, m)'s age picks.
 template <int registers>
-SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float>& layer, const UpdateStep<float>& step,
-                            bool first_update, int64_t n, int64_t t, float decay8) {
+SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float>& layer, int64_t n, int64_t begin,
+                            int64_t end, bool first_update, float decay8) {
   const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
   const uint64_t* history = layer.history + n * p.B;
-  const int64_t shift = p.T - 1 - t, count = layer.active_count[n];
+  const int64_t count = layer.active_count[n];
   for_each_part(layer.out_stride / 16, [&](int64_t first, auto lines) {
     const int64_t at = n * layer.out_stride + first * 16;
-    __m512 sum[lines];
-    SF_UNROLL
-    for (int j = 0; j < lines; ++j) sum[j] = _mm512_setzero_ps();
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t row = samples[k] * layer.out_width + first * 16;
-      Window<registers> window;
-      window.make(p.window_table, decay8, history[samples[k]] >> shift);
+    for (int64_t t = begin; t < end; ++t) {
+      __m512 sum[lines];
       SF_UNROLL
-      for (int j = 0; j < lines; ++j) {
-        const __m512i age =
-            _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(layer.age + row + j * 16)));
-        sum[j] = _mm512_fmadd_ps(_mm512_loadu_ps(layer.delta + row + j * 16), window.at(age), sum[j]);
+      for (int j = 0; j < lines; ++j) sum[j] = _mm512_setzero_ps();
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t row = (t % p.depth * p.B + samples[k]) * layer.out_width + first * 16;
+        Window<registers> window;
+        window.make(p.window_table, decay8, history[samples[k]] >> (p.T - 1 - t));
+        SF_UNROLL
+        for (int j = 0; j < lines; ++j) {
+          const __m512i age =
+              _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(layer.age + row + j * 16)));
+          sum[j] = _mm512_fmadd_ps(_mm512_loadu_ps(layer.delta + row + j * 16), window.at(age), sum[j]);
+        }
       }
+      float gradient[lines * 16];
+      SF_UNROLL
+      for (int j = 0; j < lines; ++j) _mm512_storeu_ps(gradient + j * 16, sum[j]);
+      update_weights(p, layer, p.step[t], first_update && t == begin, gradient, lines * 16, at);
     }
-    float gradient[lines * 16];
-    SF_UNROLL
-    for (int j = 0; j < lines; ++j) _mm512_storeu_ps(gradient + j * 16, sum[j]);
-    if (first_update && layer.m)
-      for (int64_t i = 0; i < lines * 16; ++i) layer.m[at + i] = layer.v[at + i] = 0.0f;
-    update_weights(p, step, gradient, lines * 16, layer.weight + at, layer.m + at, layer.v + at);
   });
 }
 #endif
 
 template <class acc_t>
-void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
-                      bool first_update, int64_t n, int64_t t, const OnlineScratch<acc_t>& own) {
+void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t n, int64_t begin,
+                      int64_t end, bool first_update, const OnlineScratch<acc_t>& own) {
   acc_t decay8 = 1;
   for (int i = 0; i < 8; ++i) decay8 *= p.decay;
 #if SF_VECTOR_BYTES == 64
   if constexpr (std::is_same_v<acc_t, float>) {
-    if (p.T <= 64 && t < 16) return update_gated_row<1>(p, layer, step, first_update, n, t, decay8);
-    if (p.T <= 64 && t < 32) return update_gated_row<2>(p, layer, step, first_update, n, t, decay8);
-    if (p.T <= 64) return update_gated_row<4>(p, layer, step, first_update, n, t, decay8);
+    if (p.T <= 64 && end <= 16) return update_gated_row<1>(p, layer, n, begin, end, first_update, decay8);
+    if (p.T <= 64 && end <= 32) return update_gated_row<2>(p, layer, n, begin, end, first_update, decay8);
+    if (p.T <= 64) return update_gated_row<4>(p, layer, n, begin, end, first_update, decay8);
   }
 #endif
   acc_t* gradient = own.row;
-  for (int64_t m = 0; m < layer.out_stride; ++m) gradient[m] = acc_t(0);
-  for (int64_t k = 0; k < layer.active_count[n]; ++k) {
-    const int64_t b = layer.active_sample[n * p.list_stride(p.B) + k];
-    make_window(p.window_table, decay8, layer.history + (n * p.B + b) * p.history_words, p.T - 1 - t, t / 8 + 1,
-                own.window);
-    const acc_t* delta = layer.delta + b * layer.out_width;
-    const uint16_t* age = layer.age + b * layer.out_width;
-    for (int64_t m = 0; m < layer.out_stride; ++m)
-      gradient[m] = fused_multiply_add(delta[m], own.window[age[m]], gradient[m]);
+  for (int64_t t = begin; t < end; ++t) {
+    for (int64_t m = 0; m < layer.out_stride; ++m) gradient[m] = acc_t(0);
+    for (int64_t k = 0; k < layer.active_count[n]; ++k) {
+      const int64_t b = layer.active_sample[n * p.list_stride(p.B) + k];
+      make_window(p.window_table, decay8, layer.history + (n * p.B + b) * p.history_words, p.T - 1 - t, t / 8 + 1,
+                  own.window);
+      const int64_t row = (t % p.depth * p.B + b) * layer.out_width;
+      for (int64_t m = 0; m < layer.out_stride; ++m)
+        gradient[m] = fused_multiply_add(layer.delta[row + m], own.window[layer.age[row + m]], gradient[m]);
+    }
+    update_weights(p, layer, p.step[t], first_update && t == begin, gradient, layer.out_stride, n * layer.out_stride);
   }
-  const int64_t at = n * layer.out_stride;
-  if (first_update && layer.m)
-    for (int64_t m = 0; m < layer.out_stride; ++m) layer.m[at + m] = layer.v[at + m] = acc_t(0);
-  update_weights(p, step, gradient, layer.out_stride, layer.weight + at, layer.m + at, layer.v + at);
 }
 
 // Bit b of x_sample[i] [words(B)] is the spike of input 32 w + i in sample b.
@@ -582,73 +589,109 @@ SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
   layer.active_count[n] = int32_t(next - (layer.active_sample + n * p.list_stride(p.B)));
 }
 
-// The weight decay that row n has not had yet, up to and without step t. One product a step, as a row that is updated
-// at every step has.
+// The weight decay of a silent row that it has not had yet, up to and without step t. One product a step, as a row that
+// is updated at every step has.
 template <class acc_t>
 void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t) {
   const acc_t shrink = p.step[0].shrink;
-  if (shrink == acc_t(1)) return;
   acc_t* w = layer.weight + n * layer.out_stride;
-  for (; layer.decayed[n] < t; ++layer.decayed[n])
+  for (int64_t s = layer.done[n]; s < t && shrink != acc_t(1); ++s)
     for (int64_t m = 0; m < layer.out_stride; ++m) w[m] *= shrink;
+  layer.done[n] = int32_t(t);
 }
 
-// Update of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows take their lines of
-// the errors in turn, few enough of them to stay in the first-level cache.
+// The shared trace of input n at steps layer.done[n] ... t, for the samples it is active in: coefficient [steps, B]. Since
+// the first of these steps the input has not spiked, or the row would have had its update.
 template <class acc_t>
-void update_shared_rows(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
-                        int64_t first, uint32_t updated, uint32_t first_updated) {
+void list_shared_traces(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
+                        acc_t* coefficient) {
+  acc_t* e = layer.trace + n * p.sample_width;
+  const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
+  for (int64_t s = layer.done[n]; s <= t; ++s, coefficient += p.B) {
+    const acc_t* factor = layer.trace_factor + s % p.depth * p.sample_width;
+    if (layer.traced[n] <= s) {
+      for (int64_t k = 0; k < layer.active_count[n]; ++k) e[samples[k]] = factor[samples[k]] * e[samples[k]];
+      layer.traced[n] = int32_t(s + 1);
+    }
+    for (int64_t k = 0; k < layer.active_count[n]; ++k) coefficient[k] = e[samples[k]];
+  }
+}
+
+// The updates up to step t of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows take
+// their lines of the errors in turn, few enough of them to stay in the caches.
+template <class acc_t>
+void update_shared_rows(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t first, uint32_t rows,
+                        uint32_t first_updates, int64_t t, const OnlineScratch<acc_t>& own) {
   constexpr int64_t line = kLine<acc_t>;
+  for (uint32_t rest = rows; rest; rest &= rest - 1) {
+    const int i = __builtin_ctz(rest);
+    list_shared_traces(p, layer, first + i, t, own.coefficient + i * p.depth * p.B);
+  }
   for_each_part(layer.out_stride / line, [&](int64_t part, auto lines) {
-    for (uint32_t rest = updated; rest; rest &= rest - 1) {
+    for (uint32_t rest = rows; rest; rest &= rest - 1) {
       const int i = __builtin_ctz(rest);
-      const int64_t n = first + i;
+      const int64_t n = first + i, begin = layer.done[n];
       const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
-      const acc_t* e = layer.trace + n * p.sample_width;
-      update_lines<lines>(
-          p, layer, step, first_updated >> i & 1u, n * layer.out_stride + part * line, layer.active_count[n],
-          [&](int64_t k) { return layer.delta + samples[k] * layer.out_width + part * line; },
-          [&](int64_t k) { return e[samples[k]]; });
+      const acc_t* coefficient = own.coefficient + i * p.depth * p.B;
+      for (int64_t s = begin; s <= t; ++s, coefficient += p.B) {
+        const acc_t* delta = layer.delta + s % p.depth * p.B * layer.out_width + part * line;
+        update_lines<lines>(
+            p, layer, p.step[s], s == begin && (first_updates >> i & 1u), n * layer.out_stride + part * line,
+            layer.active_count[n], [=](int64_t k) { return delta + samples[k] * layer.out_width; },
+            [=](int64_t k) { return coefficient[k]; });
+      }
     }
   });
 }
 
-// Update of the first layer's rows of inputs 32 w ... 32 w + 31. A row whose input has not spiked in this batch has no
-// gradient and no moments, only its weight decay, and that waits until the row is read: at the step before its first
-// spike, or at the end of the batch. Decay of the "l2" kind makes gradients, so that every row takes part.
+// The first layer's rows of inputs 32 w ... 32 w + 31 at step t. Inputs are known beforehand: the updates of a row wait
+// until the row is read, at the step before its input's next spike or at the end of the batch, or until no more steps
+// can be kept. Then they are done one after the other while the row is in the cache, the same as if they had been done
+// at once. A row whose input has not spiked in this batch has no gradient and no moments, only its weight decay; decay of
+// the "l2" kind makes gradients, so that every row takes part.
 template <class acc_t>
 void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const OnlineScratch<acc_t>& own) {
+  using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
   OnlineLayer<acc_t>& layer = p.layer[0];
-  const UpdateStep<acc_t>& step = p.step[t];
+  const bool l2 = p.step[t].l2 != acc_t(0);
   const int64_t first = w * kWordBits, W = words_for(layer.in), sample_words = words_for(p.B);
-  const int64_t rows = layer.in - first < kWordBits ? layer.in - first : kWordBits;
+  const int64_t inputs = layer.in - first < kWordBits ? layer.in - first : kWordBits;
   transpose_samples(p.input + t * p.B * W + w, W, p.B, own.bits);
-  uint32_t read_next = t + 1 == p.T ? ~0u : 0u;
-  if (t + 1 < p.T && step.shrink != acc_t(1))
+  uint32_t read_next = t + 1 == p.T ? ~0u : 0u, spiking = 0;
+  for (int64_t b = 0; b < p.B; ++b) spiking |= p.input[(t * p.B + b) * W + w];
+  if (t + 1 < p.T)
     for (int64_t b = 0; b < p.B; ++b) read_next |= p.input[((t + 1) * p.B + b) * W + w];
 
-  uint32_t updated = 0, first_updated = 0;
-  for (int64_t i = 0; i < rows; ++i) {
+  uint32_t rows = 0;
+  for (int64_t i = 0; i < inputs; ++i) {
     const int64_t n = first + i;
-    const uint32_t* x = own.bits + i * sample_words;
-    const bool was_updated = layer.active_count[n] > 0 || (step.l2 != acc_t(0) && t > 0);
-    enter_spikes(p, layer, n, t, x);
-    if (layer.active_count[n] == 0 && step.l2 == acc_t(0)) {
-      if (read_next >> i & 1u) decay_row(p, layer, n, t + 1);
-      continue;
+    if (spiking >> i & 1u) {
+      const uint32_t* x = own.bits + i * sample_words;
+      enter_spikes(p, layer, n, t, x);
+      if (p.trace == Trace::shared) {
+        const acc_t* factor = layer.trace_factor + t % p.depth * p.sample_width;
+        advance_shared_trace([=](int64_t b) { return *reinterpret_cast<const vec*>(factor + b); }, x, 1,
+                             p.sample_width, layer.trace + n * p.sample_width);
+        layer.traced[n] = int32_t(t + 1);
+      }
     }
-    updated |= 1u << i;
-    first_updated |= uint32_t(!was_updated) << i;
-    layer.decayed[n] = int32_t(t + 1);
-    if (p.trace == Trace::gated) {
-      update_gated_row(p, layer, step, !was_updated, n, t, own);
-      continue;
+    const bool read = read_next >> i & 1u;
+    if (layer.active_count[n] == 0 && !l2) {
+      if (read) decay_row(p, layer, n, t + 1);
+    } else if (read || t + 1 - layer.done[n] == p.depth) {
+      rows |= 1u << i;
     }
-    using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
-    advance_shared_trace([&](int64_t b) { return *reinterpret_cast<const vec*>(layer.trace_factor + b); }, x, 1,
-                         p.sample_width, layer.trace + n * p.sample_width);
   }
-  if (p.trace == Trace::shared) update_shared_rows(p, layer, step, first, updated, first_updated);
+  const uint32_t first_updates = rows & ~layer.learning[w];
+  if (p.trace == Trace::shared) update_shared_rows(p, layer, first, rows, first_updates, t, own);
+  for (uint32_t rest = rows; rest; rest &= rest - 1) {
+    const int i = __builtin_ctz(rest);
+    const int64_t n = first + i;
+    if (p.trace == Trace::gated)
+      update_gated_row(p, layer, n, layer.done[n], t + 1, first_updates >> i & 1u, own);
+    layer.done[n] = int32_t(t + 1);
+  }
+  layer.learning[w] |= rows;
   if (t + 1 == p.T && layer.weight != layer.stored) store_inputs(layer, w);
 }
 
