@@ -20,8 +20,8 @@
 
 namespace spikefuse::cpu {
 
-// Memory for one batch after the other: what a batch took is kept, up to a limit, for the next one of the same thread,
-// which then finds it mapped.
+// Memory for one batch after the other: what a batch took is kept for the next one of the same thread, which then finds
+// it mapped and cleared by the system once; a batch that needs far less gives it back.
 class Arena {
  public:
   // `count` elements from the beginning of a cache line; zeroed where asked for.
@@ -43,16 +43,17 @@ class Arena {
 
   // Everything is free again. The next batch gets one block of the size that this one needed in all.
   void clear() {
-    if (blocks_.size() > 1 || total_ > kKept) {
+    if (blocks_.size() > 1 || size_ > 4 * std::max(total_, kSmallest)) {
       blocks_.clear();
-      size_ = 0;
-      if (total_ <= kKept) blocks_.emplace_back(static_cast<int64_t>(size_ = total_));
+      size_ = std::max(total_, kSmallest);
+      blocks_.emplace_back(static_cast<int64_t>(size_));
+      use_huge_pages(blocks_.back().data(), static_cast<int64_t>(size_));
     }
     used_ = total_ = 0;
   }
 
  private:
-  static constexpr size_t kSmallest = size_t(1) << 20, kKept = size_t(1) << 26;
+  static constexpr size_t kSmallest = size_t(1) << 20;
   std::vector<AlignedArray<char>> blocks_;
   size_t size_ = 0, used_ = 0, total_ = 0;
 };
@@ -161,8 +162,8 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
   return layer;
 }
 
-// Time steps whose errors are kept for rows of the first layer that wait for their updates: as many as 32 MB hold, and at
-// most 64, beyond which a row's own memory traffic no longer counts.
+// Time steps whose errors are kept for rows of the first layer that wait for their updates: as many as 32 MB hold, and
+// at most 64, beyond which a row's own memory traffic no longer counts.
 static int64_t update_depth(int64_t T, int64_t B, int64_t neurons, int64_t bytes) {
   const int64_t fit = (int64_t(1) << 25) / std::max<int64_t>(1, B * neurons * bytes);
   return std::max<int64_t>(1, std::min<int64_t>({T, fit, 64}));

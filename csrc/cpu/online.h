@@ -34,9 +34,10 @@ struct OnlineLayer {
   acc_t* delta;      // dL/dv: [depth, B, out_width] of the last steps, in later layers [tiles, B, 32] of the last one
   uint32_t* spikes;  // [T, words(out), B]: threads that write the words of neighbouring tiles share no cache lines
   uint32_t* open;    // output layer: [words(out), B], where the mask is open
-  // gated: time steps since the neuron's last spike, less one; [B, out_width], in the first layer [depth, B, out_width].
+  // gated: time steps since the neuron's last spike, less one; [B, out_width], in the first layer [depth, B,
+  // out_width].
   uint16_t* age;
-  int32_t* counts;   // [B, all outputs] spikes summed over time, offset to this layer's first neuron
+  int32_t* counts;  // [B, all outputs] spikes summed over time, offset to this layer's first neuron
 
   // Spikes that enter a later layer, listed: those of sample b are events[events_begin[b] ... events_end[b]).
   int32_t* events;  // [B, list_stride(in)]
@@ -98,13 +99,13 @@ uint32_t* spikes_at(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer
 // What a thread works in.
 template <class acc_t>
 struct OnlineScratch {
-  acc_t* row;      // the widest layer
-  acc_t* tile;     // [lines of 32, B, one line]
-  acc_t* table;    // kTableWords tables
-  int32_t* list;   // list_stride(max(widest layer, B))
+  acc_t* row;          // the widest layer
+  acc_t* tile;         // [lines of 32, B, one line]
+  acc_t* table;        // kTableWords tables
+  int32_t* list;       // list_stride(max(widest layer, B))
   acc_t* coefficient;  // [32, depth, B]
-  acc_t* window;   // T in whole bytes
-  uint32_t* bits;  // [B, kTableWords], or [32, words(B)]
+  acc_t* window;       // T in whole bytes
+  uint32_t* bits;      // [B, kTableWords], or [32, words(B)]
 };
 
 }  // namespace spikefuse::cpu

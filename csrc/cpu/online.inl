@@ -130,14 +130,14 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
     const uint32_t target = p.target[(t * p.B + b) * W_out + w];
-    p.open_errors[b] += __builtin_popcount(word_error(p, layer.out - first, target, spikes[w * p.B], potential + first,
-                                                      delta + first, squares));
+    p.open_errors[b] += __builtin_popcount(
+        word_error(p, layer.out - first, target, spikes[w * p.B], potential + first, delta + first, squares));
   }
   p.loss[b] += loss_of(squares);
 }
 
-// `count` neighbouring weights and their moments, which are zero where this is their first update of the batch, from the
-// sum of their gradients over samples.
+// `count` neighbouring weights and their moments, which are zero where this is their first update of the batch, from
+// the sum of their gradients over samples.
 template <class acc_t>
 SF_HD void update_weights(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
                           bool first_update, const acc_t* gradient, int64_t count, int64_t at) {
@@ -147,7 +147,7 @@ SF_HD void update_weights(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>&
     for (int64_t i = 0; i < count; ++i) w[i] = sgd_update(step, w[i], gradient[i] * batch_mean);
     return;
   }
-  acc_t *__restrict m = layer.m + at, *__restrict v = layer.v + at;
+  acc_t* __restrict m = layer.m + at, * __restrict v = layer.v + at;
   if (first_update)
     for (int64_t i = 0; i < count; ++i) m[i] = v[i] = acc_t(0);
   for (int64_t i = 0; i < count; ++i) w[i] = adam_update(step, w[i], gradient[i] * batch_mean, m[i], v[i]);
@@ -600,8 +600,8 @@ void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n
   layer.done[n] = int32_t(t);
 }
 
-// The shared trace of input n at steps layer.done[n] ... t, for the samples it is active in: coefficient [steps, B]. Since
-// the first of these steps the input has not spiked, or the row would have had its update.
+// The shared trace of input n at steps layer.done[n] ... t, for the samples it is active in: coefficient [steps, B].
+// Since the first of these steps the input has not spiked, or the row would have had its update.
 template <class acc_t>
 void list_shared_traces(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
                         acc_t* coefficient) {
@@ -617,8 +617,8 @@ void list_shared_traces(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
   }
 }
 
-// The updates up to step t of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows take
-// their lines of the errors in turn, few enough of them to stay in the caches.
+// The updates up to step t of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows
+// take their lines of the errors in turn, few enough of them to stay in the caches.
 template <class acc_t>
 void update_shared_rows(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t first, uint32_t rows,
                         uint32_t first_updates, int64_t t, const OnlineScratch<acc_t>& own) {
@@ -647,8 +647,8 @@ void update_shared_rows(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
 // The first layer's rows of inputs 32 w ... 32 w + 31 at step t. Inputs are known beforehand: the updates of a row wait
 // until the row is read, at the step before its input's next spike or at the end of the batch, or until no more steps
 // can be kept. Then they are done one after the other while the row is in the cache, the same as if they had been done
-// at once. A row whose input has not spiked in this batch has no gradient and no moments, only its weight decay; decay of
-// the "l2" kind makes gradients, so that every row takes part.
+// at once. A row whose input has not spiked in this batch has no gradient and no moments, only its weight decay; decay
+// of the "l2" kind makes gradients, so that every row takes part.
 template <class acc_t>
 void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const OnlineScratch<acc_t>& own) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
@@ -670,8 +670,8 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
       enter_spikes(p, layer, n, t, x);
       if (p.trace == Trace::shared) {
         const acc_t* factor = layer.trace_factor + t % p.depth * p.sample_width;
-        advance_shared_trace([=](int64_t b) { return *reinterpret_cast<const vec*>(factor + b); }, x, 1,
-                             p.sample_width, layer.trace + n * p.sample_width);
+        advance_shared_trace([=](int64_t b) { return *reinterpret_cast<const vec*>(factor + b); }, x, 1, p.sample_width,
+                             layer.trace + n * p.sample_width);
         layer.traced[n] = int32_t(t + 1);
       }
     }
@@ -687,8 +687,7 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
   for (uint32_t rest = rows; rest; rest &= rest - 1) {
     const int i = __builtin_ctz(rest);
     const int64_t n = first + i;
-    if (p.trace == Trace::gated)
-      update_gated_row(p, layer, n, layer.done[n], t + 1, first_updates >> i & 1u, own);
+    if (p.trace == Trace::gated) update_gated_row(p, layer, n, layer.done[n], t + 1, first_updates >> i & 1u, own);
     layer.done[n] = int32_t(t + 1);
   }
   layer.learning[w] |= rows;
