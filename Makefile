@@ -23,7 +23,7 @@ SANITIZED := build/sanitize
 SANITIZE_ARGS ?= -k "not instruction_set and not allocated"
 SANITIZE_TESTS ?= $(addprefix tests/test_,lif.py masked_loss.py packed.py poisson.py spike_matmul.py online.py)
 
-.PHONY: help install demo test test-slow test-peers lint format cuda-compile cuda-link sanitize clean
+.PHONY: help install demo test test-slow test-peers peers lint format cuda-compile cuda-link sanitize clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,6 +54,10 @@ test-slow: $(BUILT) ## run the tests that take minutes
 test-peers: $(BUILT) ## compare with snnTorch and SpikingJelly; --no-deps, because theirs would replace torch
 	$(BIN)/python -m pip install --quiet --no-deps snntorch==1.0.0 spikingjelly==2.0.0 loguru
 	$(BIN)/python -m pytest tests/test_peers.py $(PYTEST_ARGS)
+
+peers: $(BUILT) ## install the libraries that the benchmarks compare with; --no-deps, because theirs would replace torch
+	$(BIN)/python -m pip install --quiet --no-deps snntorch==1.0.0 spikingjelly==2.0.0 norse==1.1.0 sinabs==3.1.3 \
+	    loguru nir nirtorch h5py pbr
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/python -m ruff check

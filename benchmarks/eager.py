@@ -67,8 +67,13 @@ def online_gated_window(weights: list[Tensor], inputs: Tensor, targets: Tensor, 
         adam.step()
 
 
-def online_gated_materialised(weights: list[Tensor], inputs: Tensor, targets: Tensor, rule: OnlineRule) -> None:
-    """The online rule with the gated trace as the paper writes it: one trace per sample and synapse, [B, out, in]."""
+def online_gated_materialised(
+    weights: list[Tensor], inputs: Tensor, targets: Tensor, rule: OnlineRule, in_place: bool
+) -> None:
+    """The online rule with one gated trace per sample and synapse, [B, out, in].
+
+    The traces are changed in place, or made anew twice a step, as the paper's equations read.
+    """
     samples, decay = inputs.shape[1], 1 - rule.leak
     adam = _reset_adam(weights, rule)
     state = [w.new_zeros(samples, w.shape[0]) for w in weights]
@@ -76,7 +81,7 @@ def online_gated_materialised(weights: list[Tensor], inputs: Tensor, targets: Te
     for x, y in zip(inputs, targets, strict=True):
         potentials, spikes = [], []
         for i, w in enumerate(weights):
-            trace[i].mul_(decay).add_(x[:, None, :])
+            trace[i] = trace[i].mul_(decay).add_(x[:, None, :]) if in_place else decay * trace[i] + x[:, None, :]
             v = torch.addmm(state[i], x, w.t(), beta=decay)
             x = (v >= rule.threshold).float()
             state[i] = v * (1 - x)
@@ -88,7 +93,8 @@ def online_gated_materialised(weights: list[Tensor], inputs: Tensor, targets: Te
             if i:
                 sigma = torch.sigmoid(potentials[i - 1] - rule.threshold)
                 delta = torch.mm(delta, weights[i]) * (sigma * (1 - sigma))
-            trace[i].mul_((1 - spikes[i])[:, :, None])
+            open_gates = (1 - spikes[i])[:, :, None]
+            trace[i] = trace[i].mul_(open_gates) if in_place else trace[i] * open_gates
         adam.step()
 
 

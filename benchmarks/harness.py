@@ -1,19 +1,23 @@
-"""What every benchmark shares: interleaved timing, the machine's description, a table, and a JSON file."""
+"""What every benchmark shares: interleaved timing, peak memory, the machine and its peaks, tables and result files."""
 
 from __future__ import annotations
 
+import argparse
+import ctypes
 import dataclasses
 import datetime
+import gc
 import json
 import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import plots
 import torch
 
 from spikefuse import ops
@@ -23,6 +27,8 @@ from spikefuse.files import write_atomically
 RESULTS = Path(__file__).parent / "results"
 # A run that writes its results does not change what it measures.
 OTHER_THAN_RESULTS = ("--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results")
+
+TIMING_HEADER = ["", "median", "min-max", "times ours", "peak MB"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +40,9 @@ class Timing:
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+    def __truediv__(self, repetitions: int) -> Timing:
+        return Timing([s / repetitions for s in self.seconds])
 
     def to_dict(self) -> dict[str, Any]:
         return {"median_s": self.median, "min_s": min(self.seconds), "max_s": max(self.seconds), "rounds": self.seconds}
@@ -49,6 +58,51 @@ def interleave(cases: Mapping[str, Callable[[], object]], rounds: int, warmup: i
             if round_number >= warmup:
                 seconds[name].append(time.perf_counter() - start)
     return {name: Timing(values) for name, values in seconds.items()}
+
+
+def peak_memory(case: Callable[[], object]) -> int | None:
+    """Runs a case once: bytes by which its peak lies above the resident memory before it; None where not on Linux.
+
+    Good to some megabytes: how malloc fits the case's smaller blocks into its heap differs from run to run.
+    """
+    gc.collect()
+    # Freed memory that malloc keeps is resident already, and a case that takes it again would seem to need none.
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
+        before = _status("VmRSS")
+    except OSError:
+        case()
+        return None
+    case()
+    return max(0, _status("VmHWM") - before)
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024
+
+
+def machine_peaks(quick: bool = False) -> dict[str, Any]:
+    """What this machine reaches with these threads: a dense fp32 product, and a copy far larger than its caches."""
+    side, megabytes = (128, 1) if quick else (3072, 512)
+    a, b, c = (torch.rand(side, side) for _ in range(3))
+    source = torch.rand(megabytes * 250_000)
+    target = torch.empty_like(source)
+    cases = {"product": lambda: torch.mm(a, b, out=c), "copy": lambda: target.copy_(source)}
+    best = {name: min(timing.seconds) for name, timing in interleave(cases, rounds=5).items()}
+    peaks = {
+        "product_gflop_per_s": 2 * side**3 / best["product"] / 1e9,
+        "product_side": side,
+        "copy_gb_per_s": 2 * megabytes / 1e3 / best["copy"],
+        "copy_mb": megabytes,
+    }
+    print(
+        f"this machine: {peaks['product_gflop_per_s']:.1f} GFLOP/s in a dense fp32 product of side {side}, "
+        f"{peaks['copy_gb_per_s']:.1f} GB/s read and written by a copy of {megabytes} MB"
+    )
+    return peaks
 
 
 def environment() -> dict[str, Any]:
@@ -78,7 +132,15 @@ def _processor() -> str:
         return platform.processor() or "unknown"
 
 
-def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+def argument_parser(doc: str | None, result: str) -> argparse.ArgumentParser:
+    """The options that every benchmark has; `result` is the name of its JSON file."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=RESULTS / result, help="result file; the plot lies beside it")
+    parser.add_argument("--quick-peaks", action="store_true", help="the machine's peaks from small arrays, for tests")
+    return parser
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A plain text table, columns as wide as they need."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     print(f"\n{title}")
@@ -86,20 +148,43 @@ def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
         print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
 
 
-def timing_rows(timings: Mapping[str, Timing], ours: str) -> list[list[str]]:
-    """name, median, spread, and how many times as long as `ours` a case takes."""
+def timing_rows(timings: Mapping[str, Timing], ours: str, memory: Mapping[str, int | None]) -> list[list[str]]:
+    """The columns of TIMING_HEADER: name, median and spread in ms, times as long as `ours`, MB."""
     return [
-        [
-            name,
-            f"{t.median * 1e3:.2f}",
-            f"{min(t.seconds) * 1e3:.2f}-{max(t.seconds) * 1e3:.2f}",
-            f"{t.median / timings[ours].median:.2f}",
-        ]
+        [name, ms(t.median), spread(t), f"{t.median / timings[ours].median:.2f}", mb(memory[name])]
         for name, t in timings.items()
     ]
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes whole or not at all."""
+def ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}"
+
+
+def spread(timing: Timing) -> str:
+    return f"{ms(min(timing.seconds))}-{ms(max(timing.seconds))}"
+
+
+def mb(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:.1f}"
+
+
+def write_results(
+    arguments: argparse.Namespace,
+    benchmark: str,
+    machine: Mapping[str, Any],
+    results: object,
+    panels: Sequence[plots.Panel],
+) -> None:
+    """The JSON file, whole or not at all, and the plot beside it."""
+    path: Path = arguments.json
+    settings = {name: str(value) for name, value in vars(arguments).items() if name != "json"}
+    content = {
+        "benchmark": benchmark,
+        "environment": environment(),
+        "machine": machine,
+        "settings": settings,
+        "results": results,
+    }
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     print(f"\nwritten: {path}")
+    plots.save(path.with_suffix(".png"), panels)

@@ -1,117 +1,206 @@
 """Online learning on the CPU: this library against the same rule in eager PyTorch, interleaved in one run.
 
-python benchmarks/online.py                      784-196-784, T 15, B 100, both traces
-python benchmarks/online.py --hidden 1024 --steps 60 --dataset fashion-mnist
-python benchmarks/online.py --materialised       adds the trace per synapse as the paper writes it (slow)
+    python benchmarks/online.py                        MNIST, 784-196-784, T 15, B 100, both traces
+    python benchmarks/online.py --shape fashion        Fashion-MNIST, 784-1024-784, T 60, B 100
+    python benchmarks/online.py --shape audiocoder     58500-2048-196, T 60, B 50, random inputs of 0.12 % density
+    python benchmarks/online.py --materialised         adds the trace per synapse as the paper writes it (slow)
+
+Weights go on learning over the rounds, the same batches for all. Slow baselines are timed on the first of a round's
+batches only.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import dataclasses
+import functools
+from collections.abc import Callable
 
 import eager
 import harness
+import plots
 import torch
 from torch import Tensor
 
 from spikefuse import PackedSpikes, functional, online
 from spikefuse.data import load
 
-RATES = {"shared": 0.3, "gated": 1.0}
-"""Maximum Poisson rates of the reference runs."""
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    dataset: str | None
+    """None: random inputs."""
+    hidden: int
+    outputs: int
+    steps: int
+    samples: int
+    rates: dict[str, float]
+    """Maximum Poisson rate for each trace, or the density of random inputs."""
+    batches: int
+    rounds: int
+    spread: float = 0.1
+    """Initial weights are uniform in +- this."""
 
 
-def make_weights(features: int, hidden: int) -> list[Tensor]:
+SHAPES = {
+    "mnist": Shape("mnist", 196, 784, 15, 100, {"shared": 0.3, "gated": 1.0}, 10, 9),
+    "fashion": Shape("fashion-mnist", 1024, 784, 60, 100, {"shared": 0.5, "gated": 0.5}, 2, 3),
+    "audiocoder": Shape(None, 2048, 196, 60, 50, {"shared": 0.0012, "gated": 0.0012}, 1, 3, 0.01),
+    "smoke": Shape(None, 20, 10, 4, 3, {"shared": 0.1, "gated": 0.1}, 2, 1),
+}
+RANDOM_INPUTS = {"audiocoder": 58_500, "smoke": 40}
+
+Baseline = Callable[[list[Tensor], Tensor, Tensor, online.OnlineRule], None]
+
+
+def make_batches(name: str, trace: str, rate: float) -> tuple[list[PackedSpikes], list[PackedSpikes]]:
+    """Inputs, and the targets of each."""
+    shape = SHAPES[name]
+    if shape.dataset is not None:
+        images = load(shape.dataset, "train").images
+        chosen = [images[i * shape.samples : (i + 1) * shape.samples] for i in range(shape.batches)]
+        inputs = [functional.poisson_encode(x * rate, shape.steps, seed=0, offset=i) for i, x in enumerate(chosen)]
+        return inputs, inputs
     generator = torch.Generator().manual_seed(0)
-    sizes = [(features, hidden), (hidden, features)]
-    return [((torch.rand(i, o, generator=generator) * 2 - 1) * 0.1).t() for i, o in sizes]
+    features = RANDOM_INPUTS[name]
+    rates = torch.rand(features, generator=generator).mul(2 * rate).expand(shape.samples, features)
+    inputs = [functional.poisson_encode(rates, shape.steps, seed=0, offset=i) for i in range(shape.batches)]
+    busy = torch.full((shape.samples, shape.outputs), 0.2)
+    return inputs, [functional.poisson_encode(busy, shape.steps, seed=1, offset=i) for i in range(shape.batches)]
 
 
-def check_same_rule(rule: online.OnlineRule, weights: list[Tensor], batch: PackedSpikes, baseline) -> float:
-    """Largest difference of the weights after one step of one batch: both sides compute the same thing."""
+def make_weights(shape: Shape, features: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((features, shape.hidden), (shape.hidden, shape.outputs))
+    return [(torch.rand(i, o, generator=generator).mul_(2).sub_(1).mul_(shape.spread)).t() for i, o in sizes]
+
+
+def make_baselines(trace: str, materialised: bool, large: bool) -> tuple[dict[str, Baseline], set[str]]:
+    """The baselines of a trace, and which of them are slow."""
+    if trace == "shared":
+        return {"eager dense products": eager.online_shared}, {"eager dense products"} if large else set()
+    window = "eager window products"
+    baselines: dict[str, Baseline] = {} if large else {window: eager.online_gated_window}
+    if not materialised:
+        return baselines, set()
+    slow: dict[str, Baseline] = {
+        "eager traces, in place": functools.partial(eager.online_gated_materialised, in_place=True),
+        "eager traces, as written": functools.partial(eager.online_gated_materialised, in_place=False),
+    }
+    return baselines | slow, set(slow)
+
+
+def largest_difference(
+    rule: online.OnlineRule, weights: list[Tensor], x: PackedSpikes, y: PackedSpikes, baseline: Baseline
+) -> float:
+    """Of the weights after one step of one batch: both sides compute the same thing."""
     ours, theirs = [w.clone() for w in weights], [w.clone().requires_grad_() for w in weights]
-    one_step = batch[:1]
-    online.online_step_(ours, one_step, one_step, rule)
-    dense = one_step.unpack()
+    online.online_step_(ours, x[:1], y[:1], rule)
     with torch.no_grad():
-        baseline(theirs, dense, dense, rule)
+        baseline(theirs, x[:1].unpack(), y[:1].unpack(), rule)
     return max(float((a - b.detach()).abs().max()) for a, b in zip(ours, theirs, strict=True))
 
 
-def measure(trace: str, arguments: argparse.Namespace, images: Tensor) -> dict:
-    rule = online.OnlineRule(trace=trace, trace_divisor=images.shape[1])
-    rate = RATES[trace] if arguments.rate is None else arguments.rate
-    batches = [
-        functional.poisson_encode(images[i : i + arguments.batch_size] * rate, arguments.steps, seed=0, offset=i)
-        for i in range(0, arguments.batches * arguments.batch_size, arguments.batch_size)
-    ]
-    dense = [batch.unpack() for batch in batches]
-    weights = make_weights(images.shape[1], arguments.hidden)
-    baselines = {"eager dense products": eager.online_shared}
-    if trace == "gated":
-        baselines = {"eager window products": eager.online_gated_window}
-        if arguments.materialised:
-            baselines["eager materialised traces"] = eager.online_gated_materialised
+def rows_touched(x: PackedSpikes) -> int:
+    """First-layer rows whose input has spiked so far in the batch, summed over its steps: each must be updated."""
+    active = torch.zeros(x.shape[2], dtype=torch.bool)
+    total = 0
+    for t in range(x.shape[0]):
+        active |= x[t].unpack(torch.bool).any(0)
+        total += int(active.sum())
+    return total
+
+
+def measure(trace: str, arguments: argparse.Namespace, machine: dict) -> dict:
+    shape = SHAPES[arguments.shape]
+    rate = shape.rates[trace] if arguments.rate is None else arguments.rate
+    inputs, targets = make_batches(arguments.shape, trace, rate)
+    features = inputs[0].shape[2]
+    rule = online.OnlineRule(trace=trace, trace_divisor=784)
+    large = features * shape.hidden > 1e7
+    baselines, slow = make_baselines(trace, arguments.materialised, large)
+    weights = make_weights(shape, features)
+    difference = {
+        name: largest_difference(rule, weights, inputs[0], targets[0], case) for name, case in baselines.items()
+    }
 
     def run_ours() -> None:
-        for batch in batches:
-            online.online_step_(weights, batch, batch, rule)
+        for x, y in zip(inputs, targets, strict=True):
+            online.online_step_(weights, x, y, rule)
 
-    def runner(baseline):
-        parameters = [w.clone().contiguous().requires_grad_() for w in make_weights(images.shape[1], arguments.hidden)]
+    def runner(baseline: Baseline, batches: int) -> Callable[[], None]:
+        parameters = [w.contiguous().requires_grad_() for w in make_weights(shape, features)]
 
         def run() -> None:
             with torch.no_grad():
-                for batch in dense:
-                    baseline(parameters, batch, batch, rule)
+                for x, y in list(zip(inputs, targets, strict=True))[:batches]:
+                    baseline(parameters, x.unpack(), y.unpack(), rule)
 
         return run
 
-    cases = {"spikefuse": run_ours, **{name: runner(baseline) for name, baseline in baselines.items()}}
-    difference = {name: check_same_rule(rule, weights, batches[0], baseline) for name, baseline in baselines.items()}
-    timings = harness.interleave(cases, arguments.rounds)
-    per_batch = {name: harness.Timing([s / len(batches) for s in t.seconds]) for name, t in timings.items()}
-    epoch = len(images) / arguments.batch_size
+    timed = {"spikefuse": shape.batches, **{n: 1 if n in slow else shape.batches for n in baselines}}
+    cases = {"spikefuse": run_ours, **{name: runner(case, timed[name]) for name, case in baselines.items()}}
+    memory = {name: harness.peak_memory(case) for name, case in cases.items()}
+    timings = harness.interleave(cases, arguments.rounds or shape.rounds, warmup=1)
+    per_batch = {name: t / timed[name] for name, t in timings.items()}
+    ours = per_batch["spikefuse"].median
+    title = f"{features}-{shape.hidden}-{shape.outputs}, T {shape.steps}, B {shape.samples}"
     harness.print_table(
-        f"{trace} trace, {images.shape[1]}-{arguments.hidden}-{images.shape[1]}, T {arguments.steps}, "
-        f"B {arguments.batch_size}, rate {rate}: Adam at every time step, ms per batch",
-        ["", "median", "min-max", "times ours", "epoch of 60,000, s"],
-        [[*row, f"{per_batch[row[0]].median * epoch:.1f}"] for row in harness.timing_rows(per_batch, "spikefuse")],
+        f"{trace} trace, {title}, rate {rate}: Adam at every time step, ms per batch",
+        harness.TIMING_HEADER,
+        harness.timing_rows(per_batch, "spikefuse", memory),
     )
-    return {
+    result = {
+        "shape": arguments.shape,
+        "layers": title,
         "trace": trace,
         "rate": rate,
+        "density": inputs[0].density(),
         "per_batch": {name: t.to_dict() for name, t in per_batch.items()},
-        "ratio": {name: t.median / per_batch["spikefuse"].median for name, t in per_batch.items()},
+        "batches_timed": timed,
+        "ratio": {name: t.median / ours for name, t in per_batch.items()},
+        "peak_memory_bytes": memory,
         "largest_weight_difference_after_one_step": difference,
     }
+    if large:
+        # W, m and v of each row are read and written: what one pass through memory a step would move
+        moved = rows_touched(inputs[0]) * shape.hidden * 24
+        result["one_pass_a_step_gb"] = moved / 1e9
+        result["share_of_one_pass_a_step"] = moved / 1e9 / machine["copy_gb_per_s"] / ours
+        print(
+            f"one pass a step over the {moved / 1e9:.0f} GB of rows that have spiked would take "
+            f"{moved / 1e9 / machine['copy_gb_per_s']:.2f} s at this machine's copy rate, "
+            f"{result['share_of_one_pass_a_step']:.2f} times what it took"
+        )
+    return result
+
+
+def panel(result: dict) -> plots.Bars:
+    return plots.Bars(
+        f"{result['layers']}: online batch, {result['trace']} trace",
+        "times as long as spikefuse",
+        result["ratio"],
+        "spikefuse",
+        {name: f"  ({harness.ms(t['median_s'])} ms)" for name, t in result["per_batch"].items()},
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="mnist", choices=("mnist", "fashion-mnist"))
+    parser = harness.argument_parser(__doc__, "online-SHAPE-cpu.json")
+    parser.add_argument("--shape", default="mnist", choices=tuple(SHAPES))
     parser.add_argument("--trace", default="both", choices=("both", "shared", "gated"))
-    parser.add_argument("--hidden", type=int, default=196)
-    parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--rate", type=float, help="maximum Poisson rate; default 0.3 shared, 1.0 gated")
-    parser.add_argument("--batches", type=int, default=10, help="batches that one round times")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--materialised", action="store_true")
-    parser.add_argument("--json", type=Path, default=harness.RESULTS / "online-cpu.json")
+    parser.add_argument("--rate", type=float, help="maximum Poisson rate; default the shape's")
+    parser.add_argument("--rounds", type=int, help="default the shape's, 3 or 9")
+    parser.add_argument("--materialised", action="store_true", help="also the traces per synapse, gated only")
     arguments = parser.parse_args()
+    arguments.json = arguments.json.with_name(arguments.json.name.replace("SHAPE", arguments.shape))
+    traces = ["shared", "gated"] if arguments.trace == "both" else [arguments.trace]
+    machine = harness.machine_peaks(arguments.quick_peaks)
     try:
-        images = load(arguments.dataset, "train").images
+        results = [measure(trace, arguments, machine) for trace in traces]
     except OSError as error:  # no data here: one line, and no traceback of every mirror
         parser.error(str(error))
-    traces = list(RATES) if arguments.trace == "both" else [arguments.trace]
-    results = [measure(trace, arguments, images) for trace in traces]
-    settings = {name: str(value) for name, value in vars(arguments).items() if name != "json"}
-    harness.write_json(
-        arguments.json,
-        {"benchmark": "online", "environment": harness.environment(), "settings": settings, "results": results},
-    )
+    harness.write_results(arguments, "online", machine, results, [panel(result) for result in results])
 
 
 if __name__ == "__main__":

@@ -1,167 +1,218 @@
 """Training-step throughput of LIFLinear against a plain PyTorch loop and the libraries that are installed.
 
-    python benchmarks/throughput.py                  784-196-784 and 784-1024-784 on the CPU
+    python benchmarks/throughput.py                  all shapes; 58500-2048-196 takes minutes and needs 8 GB
     python benchmarks/throughput.py --shapes 784-196-784 --rounds 30
 
-One step is forward and backward of a two-layer spiking autoencoder with the masked membrane-potential loss; weights,
-inputs and targets are equal for all, inputs are real spikes of the stated density. Peers come with the extra "peers".
+One step is forward and backward of two spiking layers with the masked membrane-potential loss, at 58500-2048-196 also
+fused Adam; weights, inputs and targets are equal for all, inputs are real spikes of the stated density. Peers come with
+the extra "peers".
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
-from pathlib import Path
+from importlib import metadata
 
 import eager
 import harness
+import peers
+import plots
 import torch
 from torch import Tensor
 
 from spikefuse import LIFLinear, PackedSpikes
 
-SHAPES = {"784-196-784": (784, 196, 15, 100, 0.13), "784-1024-784": (784, 1024, 60, 100, 0.29)}
-"""inputs, hidden, T, B, input density"""
-
 LEAK = 0.1
+# Small, so that firing rates, on which event-driven steps depend, stay the same over the rounds.
+ADAM = {"lr": 1e-6, "fused": True}
 
 
-def _masked_loss(v: Tensor, spikes: Tensor, target: Tensor) -> Tensor:
-    error = (target != spikes.detach()).float() * (target - v)
-    return 0.5 * error.square().sum()
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    features: int
+    hidden: int
+    outputs: int
+    steps: int
+    samples: int
+    densities: tuple[float, ...]
+    rounds: int
+    wide: bool = False
+    """Input packed beforehand, random targets, Adam, and without the libraries unless asked for."""
 
 
-def spikefuse_step(weights: list[Tensor], x: Tensor | PackedSpikes, target: PackedSpikes) -> Callable[[], Tensor]:
+SHAPES = {
+    "784-196-784": Shape(784, 196, 784, 15, 100, (0.13,), 11),
+    "784-1024-784": Shape(784, 1024, 784, 60, 100, (0.29,), 11),
+    "58500-2048-196": Shape(58500, 2048, 196, 60, 50, (0.0012, 0.05), 3, wide=True),
+    "40-30-20": Shape(40, 30, 20, 3, 4, (0.2,), 2, wide=True),
+}
+SMOKE = "40-30-20"
+"""For tests, and not measured unless asked for."""
+TARGET_DENSITY = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    weights: list[Tensor]
+    loss: Callable[[], Tensor]
+
+
+def spikefuse_model(weights: list[Tensor], x: Tensor | PackedSpikes, target: PackedSpikes) -> Model:
     layers = [LIFLinear(w.shape[1], w.shape[0], leak=LEAK) for w in weights]
     with torch.no_grad():
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight.copy_(weight)
 
-    def step() -> Tensor:
+    def loss() -> Tensor:
         hidden, _ = layers[0](x)
-        loss = layers[1].masked_loss(hidden, target).loss
-        loss.backward()
-        return loss
+        return layers[1].masked_loss(hidden, target).loss
+
+    return Model([layer.weight for layer in layers], loss)
+
+
+def peer_model(make: Callable[..., peers.Loss], weights: list[Tensor], x: Tensor, target: Tensor) -> Model:
+    parameters = [w.clone().requires_grad_() for w in weights]
+    return Model(parameters, make(parameters, x, target, LEAK))
+
+
+def plain_loop(weights: list[Tensor], x: Tensor, target: Tensor, leak: float) -> peers.Loss:
+    return lambda: eager.masked_autoencoder_loss(weights, x, target, leak)
+
+
+def training_step(model: Model, with_adam: bool) -> Callable[[], None]:
+    """One step, after which no gradient is left: every step of every side allocates its own."""
+    adam = torch.optim.Adam(model.weights, **ADAM) if with_adam else None
+
+    def step() -> None:
+        model.loss().backward()
+        if adam is not None:
+            adam.step()
+        for w in model.weights:
+            w.grad = None
 
     return step
 
 
-def plain_step(weights: list[Tensor], x: Tensor) -> Callable[[], Tensor]:
-    parameters = [w.clone().contiguous().requires_grad_() for w in weights]
-
-    def step() -> Tensor:
-        loss = eager.masked_autoencoder_loss(parameters, x, x, LEAK)
-        loss.backward()
-        return loss
-
-    return step
-
-
-def snntorch_step(weights: list[Tensor], x: Tensor) -> Callable[[], Tensor]:
-    import snntorch
-
-    parameters = [w.clone().contiguous().requires_grad_() for w in weights]
-    spike_grad = snntorch.surrogate.sigmoid(slope=1)
-    neurons = [
-        snntorch.Leaky(beta=1 - LEAK, reset_mechanism="zero", reset_delay=False, spike_grad=spike_grad) for _ in weights
-    ]
-
-    def step() -> Tensor:
-        states = [x.new_zeros(x.shape[1], w.shape[0]) for w in parameters]
-        currents = torch.nn.functional.linear(x, parameters[0])
-        loss = x.new_zeros(())
-        for z, y in zip(currents, x, strict=True):
-            hidden, states[0] = neurons[0](z, states[0])
-            # the potential before the reset, which the loss needs and Leaky does not return
-            current = torch.nn.functional.linear(hidden, parameters[1])
-            v = (1 - LEAK) * states[1] + current
-            spikes, states[1] = neurons[1](current, states[1])
-            loss = loss + _masked_loss(v, spikes, y)
-        loss.backward()
-        return loss
-
-    return step
-
-
-def spikingjelly_step(weights: list[Tensor], x: Tensor) -> Callable[[], Tensor]:
-    from spikingjelly.activation_based import functional, neuron, surrogate
-
-    parameters = [w.clone().contiguous().requires_grad_() for w in weights]
-    layers = [
-        neuron.LIFNode(
-            tau=1 / LEAK,
-            decay_input=False,
-            v_reset=0.0,
-            detach_reset=True,
-            surrogate_function=surrogate.Sigmoid(alpha=1.0),
-            step_mode="m",
-            store_v_seq=i == 1,
-        )
-        for i, _ in enumerate(weights)
-    ]
-
-    def step() -> Tensor:
-        for layer in layers:
-            functional.reset_net(layer)
-        hidden = layers[0](torch.nn.functional.linear(x, parameters[0]))
-        current = torch.nn.functional.linear(hidden, parameters[1])
-        spikes = layers[1](current)
-        after_reset = layers[1].v_seq
-        before = torch.cat((torch.zeros_like(after_reset[:1]), after_reset[:-1]))
-        loss = _masked_loss((1 - LEAK) * before + current, spikes, x)
-        loss.backward()
-        return loss
-
-    return step
-
-
-def measure(name: str, rounds: int) -> dict:
-    features, hidden, steps, samples, density = SHAPES[name]
+def make_problem(shape: Shape, density: float) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Weights, inputs and targets."""
     generator = torch.Generator().manual_seed(0)
-    x = (torch.rand(steps, samples, features, generator=generator) < density).float()
-    packed = PackedSpikes.pack(x)
+
+    def spikes(neurons: int, share: float) -> Tensor:
+        return (torch.rand(shape.steps, shape.samples, neurons, generator=generator) < share).float()
+
+    x = spikes(shape.features, density)
+    target = spikes(shape.outputs, TARGET_DENSITY) if shape.wide else x
+    # Few of very many inputs spike: the hidden layer is to be as busy as the narrow one at 13 %.
+    gains = ((0.13 / density) ** 0.5 if shape.wide else 1.0, 1.0)
+    sizes = ((shape.hidden, shape.features), (shape.outputs, shape.hidden))
     weights = [
-        (torch.rand(o, i, generator=generator) * 2 - 1) * i**-0.5 for o, i in ((hidden, features), (features, hidden))
+        (torch.rand(o, i, generator=generator) * 2 - 1) * (gain * i**-0.5)
+        for (o, i), gain in zip(sizes, gains, strict=True)
     ]
-    cases: dict[str, Callable[[], Tensor]] = {
-        "spikefuse": spikefuse_step(weights, x, packed),
-        "spikefuse, packed input": spikefuse_step(weights, packed, packed),
-        "plain PyTorch loop": plain_step(weights, x),
-    }
+    return weights, x, target
+
+
+def make_models(shape: Shape, density: float, with_peers: bool) -> tuple[dict[str, Model], list[str]]:
+    """The cases, ours first, and which peers are missing."""
+    weights, x, target = make_problem(shape, density)
+    packed, packed_target = PackedSpikes.pack(x), PackedSpikes.pack(target)
+    models = {} if shape.wide else {"spikefuse": spikefuse_model(weights, x, packed_target)}
+    models["spikefuse, packed input"] = spikefuse_model(weights, packed, packed_target)
+    models["plain PyTorch loop"] = peer_model(plain_loop, weights, x, target)
     missing = []
-    for peer, make in (("snnTorch", snntorch_step), ("SpikingJelly", spikingjelly_step)):
+    for name, make in peers.PEERS.items() if with_peers else ():
         try:
-            cases[peer] = make(weights, x)
+            models[name] = peer_model(make, weights, x, target)
         except ImportError as error:
-            missing.append(f"{peer} ({error})")
-    losses = {case: float(step().detach()) for case, step in cases.items()}
-    timings = harness.interleave(cases, rounds, warmup=2)
+            missing.append(f"{name} ({error})")
+    return models, missing
+
+
+def compare(models: dict[str, Model], reference: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The losses, and how far gradients lie from the reference's, relative to its norm."""
+
+    def loss_and_gradients(model: Model) -> tuple[float, list[Tensor]]:
+        loss = model.loss()
+        return float(loss.detach()), list(torch.autograd.grad(loss, model.weights))
+
+    reference_loss, wanted = loss_and_gradients(models[reference])
+    losses, differences = {reference: reference_loss}, {reference: 0.0}
+    for name, model in models.items():
+        if name != reference:
+            losses[name], actual = loss_and_gradients(model)
+            differences[name] = relative_difference(actual, wanted)
+    return losses, differences
+
+
+def relative_difference(actual: list[Tensor], wanted: list[Tensor]) -> float:
+    squares = sum(float((a - w).square().sum()) for a, w in zip(actual, wanted, strict=True))
+    return (squares / sum(float(w.square().sum()) for w in wanted)) ** 0.5
+
+
+def measure(name: str, density: float, arguments: argparse.Namespace) -> dict:
+    shape = SHAPES[name]
+    models, missing = make_models(shape, density, arguments.all_peers or not shape.wide)
+    ours = next(iter(models))
+    losses, differences = compare(models, "plain PyTorch loop")
+    steps = {case: training_step(model, shape.wide) for case, model in models.items()}
+    memory = {case: harness.peak_memory(step) for case, step in steps.items()}
+    # the step that memory was measured in was the warm-up
+    timings = harness.interleave(steps, arguments.rounds or shape.rounds, warmup=0)
+    rows = harness.timing_rows(timings, ours, memory)
     harness.print_table(
-        f"{name}, T {steps}, B {samples}, density {density:.0%}: one training step, ms",
-        ["", "median", "min-max", "times ours"],
-        harness.timing_rows(timings, "spikefuse"),
+        f"{name}, T {shape.steps}, B {shape.samples}, density {density:g}: one training step, ms",
+        [*harness.TIMING_HEADER, "loss", "gradient off by"],
+        [[*row, f"{losses[row[0]]:.1f}", f"{differences[row[0]]:.1e}"] for row in rows],
     )
     if missing:
         print("not measured:", "; ".join(missing))
     return {
         "shape": name,
+        "density": density,
+        "with_adam": shape.wide,
         "losses": losses,
+        "gradient_difference_to_plain_loop": differences,
+        "peer_versions": peer_versions(),
         "not_measured": missing,
         "timings": {case: t.to_dict() for case, t in timings.items()},
-        "ratio": {case: t.median / timings["spikefuse"].median for case, t in timings.items()},
+        "ratio_to": ours,
+        "ratio": {case: t.median / timings[ours].median for case, t in timings.items()},
+        "peak_memory_bytes": memory,
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--json", type=Path, default=harness.RESULTS / "throughput-cpu.json")
-    arguments = parser.parse_args()
-    results = [measure(name, arguments.rounds) for name in arguments.shapes]
-    harness.write_json(
-        arguments.json, {"benchmark": "throughput", "environment": harness.environment(), "results": results}
+def panel(result: dict) -> plots.Bars:
+    adam = " with Adam" if result["with_adam"] else ""
+    return plots.Bars(
+        f"{result['shape']}, density {result['density']:g}: training step{adam}",
+        f"times as long as {result['ratio_to']}",
+        result["ratio"],
+        result["ratio_to"],
+        {case: f"  ({harness.ms(t['median_s'])} ms)" for case, t in result["timings"].items()},
     )
+
+
+def peer_versions() -> dict[str, str]:
+    installed = {}
+    for package in peers.PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def main() -> None:
+    parser = harness.argument_parser(__doc__, "throughput-cpu.json")
+    parser.add_argument("--shapes", nargs="+", default=[s for s in SHAPES if s != SMOKE], choices=list(SHAPES))
+    parser.add_argument("--rounds", type=int, help="default 11, at 58500-2048-196 3")
+    parser.add_argument("--all-peers", action="store_true", help="the libraries at 58500-2048-196 too")
+    arguments = parser.parse_args()
+    machine = harness.machine_peaks(arguments.quick_peaks)
+    results = [measure(name, density, arguments) for name in arguments.shapes for density in SHAPES[name].densities]
+    harness.write_results(arguments, "throughput", machine, results, [panel(result) for result in results])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""Each benchmark runs, in small, and leaves its numbers and its plot."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks lie in the source tree only")
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "benchmark", "results"),
+    [
+        ("throughput.py", ["--shapes", "40-30-20", "--rounds", "1"], "throughput", 1),
+        ("spike_product.py", ["--shape", "70", "50", "20", "--densities", "0.1", "0.9", "--rounds", "1"], None, 6),
+        ("online.py", ["--shape", "smoke", "--materialised"], "online", 2),
+        ("scaling.py", ["--quantities", "density", "--points", "2", "--rounds", "1"], "scaling", 1),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_benchmark(script: str, options: list[str], benchmark: str | None, results: int, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    command = [sys.executable, str(BENCHMARKS / script), "--json", str(path), "--quick-peaks", *options]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("written: ") == 2
+    content = json.loads(path.read_text())
+    assert content["benchmark"] == (benchmark or script.removesuffix(".py"))
+    assert len(content["results"]) == results
+    assert content["environment"]["torch"] and content["environment"]["commit"]
+    assert content["machine"]["product_gflop_per_s"] > 0 and content["machine"]["copy_gb_per_s"] > 0
+    assert path.with_suffix(".png").read_bytes().startswith(PNG)
+
+
+def test_unknown_options_are_refused() -> None:
+    command = [sys.executable, str(BENCHMARKS / "online.py"), "--shape", "imagenet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "imagenet" in done.stderr
