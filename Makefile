@@ -57,7 +57,7 @@ test-peers: $(BUILT) ## compare with snnTorch and SpikingJelly; --no-deps, becau
 
 peers: $(BUILT) ## install the libraries that the benchmarks compare with; --no-deps, because theirs would replace torch
 	$(BIN)/python -m pip install --quiet --no-deps snntorch==1.0.0 spikingjelly==2.0.0 norse==1.1.0 sinabs==3.1.3 \
-	    loguru nir nirtorch h5py pbr
+	    loguru nir==1.0.8 nirtorch==2.6 h5py==3.16.0 pbr==7.1.3
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/python -m ruff check

@@ -7,12 +7,11 @@ The reference figures are those of an independent implementation of the same rul
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import statistics
-from pathlib import Path
 
 import harness
+import plots
 
 from spikefuse.data import load
 from spikefuse.models import SpikingAutoencoder, preset
@@ -49,11 +48,11 @@ def run(reference: Reference, seed: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.argument_parser(__doc__, "reference-figures.json")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=harness.RESULTS / "reference-figures.json")
     arguments = parser.parse_args()
-    rows, results = [], []
+    machine = harness.machine_peaks(arguments.quick_peaks)
+    rows, results, figures = [], [], {}
     for reference in REFERENCES:
         runs = [run(reference, seed) for seed in range(arguments.seeds)]
         means = {name: statistics.mean(r[name] for r in runs) for name in ("spike_mse", "mse", "seconds")}
@@ -69,16 +68,16 @@ def main() -> None:
                 "yes" if within else "NO",
             ]
         )
+        label = f"{reference.trace}, rate {reference.rate}"
+        figures |= {f"{label}, measured": means["spike_mse"], f"{label}, reference": reference.spike_mse}
         results.append({"reference": dataclasses.asdict(reference), "mean": means, "within": within, "runs": runs})
     harness.print_table(
         f"Test Spike-MSE and MSE, mean of {arguments.seeds} seeds (reference)",
         ["", "Spike-MSE", "MSE", "largest spread", "s per epoch", f"within {TOLERANCE}"],
         rows,
     )
-    harness.write_json(
-        arguments.json,
-        {"benchmark": "reference_figures", "environment": harness.environment(), "results": results},
-    )
+    chart = plots.Bars("Test Spike-MSE after one epoch of MNIST", "Spike-MSE; a silent network scores 1", figures, "")
+    harness.write_results(arguments, "reference_figures", machine, results, [chart])
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Problem:
         return {name: float((case()[:, some] - wanted[name]).abs().max()) for name, case in self.ours(density).items()}
 
     def least_bytes(self, density: float | None) -> int:
-        """Spikes, W and Z, or spikes, g and dW: as many bytes; the spikes as bits, or dense where there is no density."""
+        """Operands and result, W and g in size for both products; dense spikes where density is None."""
         rows, inputs, _ = self.shape
         spikes = 4 * rows * inputs if density is None else self.spikes[density].words.nbytes
         return spikes + self.weight.nbytes + self.grad.nbytes

@@ -83,12 +83,18 @@ def plain_loop(weights: list[Tensor], x: Tensor, target: Tensor, leak: float) ->
 
 def training_step(model: Model, with_adam: bool) -> Callable[[], None]:
     """One step, after which no gradient is left: every step of every side allocates its own."""
-    adam = torch.optim.Adam(model.weights, **ADAM) if with_adam else None
+    # torch's fused Adam copies every gradient that is not contiguous. LIFLinear's is its weight's, input-major: the
+    # optimizer is given the same memory the other way round, as one would in training.
+    views = [w if w.is_contiguous() else torch.nn.Parameter(w.detach().t()) for w in model.weights]
+    adam = torch.optim.Adam(views, **ADAM) if with_adam else None
 
     def step() -> None:
         model.loss().backward()
         if adam is not None:
+            for view, w in zip(views, model.weights, strict=True):
+                view.grad = w.grad if view is w else w.grad.t()
             adam.step()
+            adam.zero_grad()
         for w in model.weights:
             w.grad = None
 

@@ -82,12 +82,15 @@ static void collect_events(const uint32_t* words, int64_t W, SpikePlan& plan) {
   });
 }
 
-// Whole words of inputs whose weights fill an eighth of the second-level cache; z, the events and the weights still to
-// be copied pass through the rest. Positions within a block are 16 bits.
+// Whole words of inputs whose weights make one tile. A tile fills an eighth of the second-level cache, where z, the
+// events and the weights still to be copied pass through the rest, or up to half of it where spikes are so few that a
+// row would else find only one or two in it, less than it costs to load and to store z. Positions within a block are 16
+// bits.
 template <class acc_t>
-static int64_t words_per_block() {
-  const int64_t inputs = second_level_cache() / 8 / (kTile<acc_t> * int64_t(sizeof(acc_t)));
-  return std::min<int64_t>(65536, std::max<int64_t>(inputs, kTableWords * kWordBits)) / kWordBits;
+static int64_t words_per_block(double density) {
+  const double fit = double(second_level_cache()) / double(kTile<acc_t> * sizeof(acc_t));
+  const double inputs = std::min(std::max(fit / 8, 4 / density), fit / 2);
+  return std::min<int64_t>(65536, std::max<int64_t>(int64_t(inputs), kTableWords * kWordBits)) / kWordBits;
 }
 
 template <class acc_t>
@@ -139,15 +142,17 @@ static void multiply_chunk(const uint32_t* words, int64_t rows, int64_t N, const
   const std::vector<int64_t> word_spikes = count_word_spikes(words, rows, W);
   SpikePlan plan;
   plan.rows = rows;
-  plan.words_per_block = words_per_block<acc_t>();
-  int64_t spikes = 0;
+  int64_t spikes = 0, events = 0;
   for (int64_t w = 0; w < W; ++w) {
     const bool dense = double(word_spikes[w]) > kTableBuild + kTableUse * double(rows);
     if (word_spikes[w] > 0) (dense ? plan.table_words : plan.event_words).push_back(int32_t(w));
     spikes += word_spikes[w];
+    if (!dense) events += word_spikes[w];
   }
   const int64_t inputs = (plan.table_words.size() + plan.event_words.size()) * kWordBits;
   if (spikes < kTiledSpikes * inputs) return multiply_rows(words, rows, N, weight, M, z);
+  const double event_inputs = double(rows) * double(plan.event_words.size() * kWordBits);
+  plan.words_per_block = words_per_block<acc_t>(double(events) / std::max(event_inputs, 1.0));
   copy_table_words(words, W, plan);
   collect_events(words, W, plan);
   multiply_tiles(plan, N, weight, M, z);
