@@ -35,7 +35,7 @@ class Bars:
         axes.bar_label(bars, labels, padding=3)
         axes.axvline(1, color="grey", linewidth=0.8)
         axes.set(title=self.title, xlabel=self.xlabel)
-        axes.margins(x=0.35)  # room for the labels of the longest bar
+        axes.margins(x=0.55)  # room for the labels of the longest bar
         axes.invert_yaxis()
 
 

@@ -124,7 +124,7 @@ class TestEquations:
 class TestParity:
     """The op against the reference in float64: the order of sums is the only difference."""
 
-    @pytest.mark.parametrize("steps", [1, 6, 20, 35, 70])
+    @pytest.mark.parametrize("steps", [1, 6, 20, 35, 70, 130])
     @pytest.mark.parametrize("sizes", SIZES)
     @pytest.mark.parametrize("trace", ["shared", "gated"])
     @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -187,7 +187,7 @@ class TestParity:
             torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
     @pytest.mark.parametrize("trace", ["shared", "gated"])
-    @pytest.mark.parametrize("steps", [15, 30, 60, 70])
+    @pytest.mark.parametrize("steps", [15, 30, 60, 70, 140])
     def test_float32_stays_with_float64(self, trace: str, steps: int) -> None:
         """One fp32 rounding may tip a neuron over the threshold; without such a flip the weights agree to 1e-5."""
         weights, x, y = make_problem((60, 48, 60), steps, 6, torch.float32, seed=3)
@@ -309,7 +309,7 @@ class TestLayoutThreadsAndState:
             "g = torch.Generator().manual_seed(0)\n"
             "learned = []\n"
             # a few steps, enough samples for table lookup, more steps than a history word holds
-            "for steps, samples in ((15, 6), (20, 70), (70, 3)):\n"
+            "for steps, samples in ((15, 6), (20, 70), (60, 3), (100, 3), (140, 2)):\n"
             "    w = [(torch.rand(o, i, generator=g) - 0.35) * 0.3 for i, o in ((50, 37), (37, 50))]\n"
             "    x = (torch.rand(steps, samples, 50, generator=g) < 0.4).float()\n"
             f"    online.online_step_(w, x, x, OnlineRule(trace={trace!r}))\n"

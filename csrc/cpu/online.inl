@@ -465,30 +465,32 @@ void make_window(const acc_t* table, acc_t decay8, const uint64_t* history, int6
 }
 
 #if SF_VECTOR_BYTES == 64
-// Up to 64 window sums in four registers, looked up for 16 neurons at once by permutation.
+// Up to 128 window sums in eight registers, looked up for 16 neurons at once by permutation.
 template <int registers>
 struct Window {
   __m512 sums[registers];
 
-  SF_HD void make(const float* table, float decay8, uint64_t history) {
+  SF_HD void make(const float* table, float decay8, const uint64_t* history, int64_t shift) {
     __m256 carried = _mm256_setzero_ps(), half[2];
     float power = 1;
+    uint64_t recent = history[0] >> shift % 64;
     SF_UNROLL
-    for (int r = 0; r < registers; ++r) {
-      SF_UNROLL
-      for (int i = 0; i < 2; ++i, history >>= 8, power *= decay8) {
-        half[i] = _mm256_fmadd_ps(_mm256_set1_ps(power), _mm256_loadu_ps(table + (history & 255u) * 8), carried);
-        carried = _mm256_permutexvar_ps(_mm256_set1_epi32(7), half[i]);
-      }
-      sums[r] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
+    for (int i = 0; i < 2 * registers; ++i, recent >>= 8, power *= decay8) {
+      const uint64_t byte = registers <= 4 ? recent & 255u : history_byte(history, shift, i);
+      half[i % 2] = _mm256_fmadd_ps(_mm256_set1_ps(power), _mm256_loadu_ps(table + byte * 8), carried);
+      carried = _mm256_permutexvar_ps(_mm256_set1_epi32(7), half[i % 2]);
+      if (i % 2) sums[i / 2] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
     }
   }
-  SF_HD __m512 at(__m512i age) const {
-    if constexpr (registers == 1) return _mm512_permutexvar_ps(age, sums[0]);
-    const __m512 low = _mm512_permutex2var_ps(sums[0], age, sums[registers > 1]);
-    if constexpr (registers <= 2) return low;
-    const __m512 high = _mm512_permutex2var_ps(sums[registers > 2 ? 2 : 0], age, sums[registers > 2 ? 3 : 0]);
-    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(age, _mm512_set1_epi32(32)), low, high);
+  // those of `count` registers, a power of two, from the first
+  template <int count>
+  SF_HD __m512 at(int first, __m512i age) const {
+    if constexpr (count == 1) return _mm512_permutexvar_ps(age, sums[first]);
+    if constexpr (count == 2) return _mm512_permutex2var_ps(sums[first], age, sums[first + 1]);
+    if constexpr (count > 2) {
+      const __mmask16 upper = _mm512_test_epi32_mask(age, _mm512_set1_epi32(8 * count));
+      return _mm512_mask_blend_ps(upper, at<count / 2>(first, age), at<count / 2>(first + count / 2, age));
+    }
   }
 };
 
@@ -498,7 +500,7 @@ template <int registers>
 SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float>& layer, int64_t n, int64_t begin,
                             int64_t end, bool first_update, float decay8) {
   const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
-  const uint64_t* history = layer.history + n * p.B;
+  const uint64_t* history = layer.history + n * p.B * p.history_words;
   const int64_t count = layer.active_count[n];
   for_each_part(layer.out_stride / 16, [&](int64_t first, auto lines) {
     const int64_t at = n * layer.out_stride + first * 16;
@@ -509,12 +511,13 @@ SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float
       for (int64_t k = 0; k < count; ++k) {
         const int64_t row = (t % p.depth * p.B + samples[k]) * layer.out_width + first * 16;
         Window<registers> window;
-        window.make(p.window_table, decay8, history[samples[k]] >> (p.T - 1 - t));
+        window.make(p.window_table, decay8, history + samples[k] * p.history_words, p.T - 1 - t);
         SF_UNROLL
         for (int j = 0; j < lines; ++j) {
           const __m512i age =
               _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(layer.age + row + j * 16)));
-          sum[j] = _mm512_fmadd_ps(_mm512_loadu_ps(layer.delta + row + j * 16), window.at(age), sum[j]);
+          sum[j] = _mm512_fmadd_ps(_mm512_loadu_ps(layer.delta + row + j * 16), window.template at<registers>(0, age),
+                                   sum[j]);
         }
       }
       float gradient[lines * 16];
@@ -536,6 +539,7 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
     if (p.T <= 64 && end <= 16) return update_gated_row<1>(p, layer, n, begin, end, first_update, decay8);
     if (p.T <= 64 && end <= 32) return update_gated_row<2>(p, layer, n, begin, end, first_update, decay8);
     if (p.T <= 64) return update_gated_row<4>(p, layer, n, begin, end, first_update, decay8);
+    if (p.T <= 128) return update_gated_row<8>(p, layer, n, begin, end, first_update, decay8);
   }
 #endif
   acc_t* gradient = own.row;
