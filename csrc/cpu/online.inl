@@ -443,12 +443,10 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   }
 }
 
-// The history of (input, sample) as seen from step t: bit a of byte i is its spike at step t - 8 i - a.
-inline uint32_t history_byte(const uint64_t* history, int64_t shift, int64_t i) {
-  const int64_t at = shift + 8 * i, word = at / 64, bit = at % 64;
-  uint64_t bits = history[word] >> bit;
-  if (bit > 56) bits |= history[word + 1] << (64 - bit);
-  return uint32_t(bits & 255u);
+// 64 steps of the history of (input, sample), of which the newest is its bit `at`, as bit 0.
+SF_HD uint64_t recent_history(const uint64_t* history, int64_t at) {
+  const int64_t word = at / 64, bit = at % 64;
+  return bit ? history[word] >> bit | history[word + 1] << (64 - bit) : history[word];
 }
 
 // Window sums of ages 0 ... t, and up to whole bytes. table [256, 8] holds those of 8 steps: a later byte's begin where
@@ -458,7 +456,7 @@ void make_window(const acc_t* table, acc_t decay8, const uint64_t* history, int6
                  acc_t* window) {
   acc_t carried = 0, power = 1;
   for (int64_t i = 0; i < bytes; ++i, power *= decay8) {
-    const acc_t* sums = table + history_byte(history, shift, i) * 8;
+    const acc_t* sums = table + (recent_history(history, shift + 8 * i) & 255u) * 8;
     for (int64_t a = 0; a < 8; ++a) window[8 * i + a] = fused_multiply_add(power, sums[a], carried);
     carried = window[8 * i + 7];
   }
@@ -473,11 +471,11 @@ struct Window {
   SF_HD void make(const float* table, float decay8, const uint64_t* history, int64_t shift) {
     __m256 carried = _mm256_setzero_ps(), half[2];
     float power = 1;
-    uint64_t recent = history[0] >> shift % 64;
+    uint64_t recent = 0;
     SF_UNROLL
     for (int i = 0; i < 2 * registers; ++i, recent >>= 8, power *= decay8) {
-      const uint64_t byte = registers <= 4 ? recent & 255u : history_byte(history, shift, i);
-      half[i % 2] = _mm256_fmadd_ps(_mm256_set1_ps(power), _mm256_loadu_ps(table + byte * 8), carried);
+      if (i % 8 == 0) recent = recent_history(history, shift + 8 * i);
+      half[i % 2] = _mm256_fmadd_ps(_mm256_set1_ps(power), _mm256_loadu_ps(table + (recent & 255u) * 8), carried);
       carried = _mm256_permutexvar_ps(_mm256_set1_epi32(7), half[i % 2]);
       if (i % 2) sums[i / 2] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
     }
@@ -536,10 +534,10 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
   for (int i = 0; i < 8; ++i) decay8 *= p.decay;
 #if SF_VECTOR_BYTES == 64
   if constexpr (std::is_same_v<acc_t, float>) {
-    if (p.T <= 64 && end <= 16) return update_gated_row<1>(p, layer, n, begin, end, first_update, decay8);
-    if (p.T <= 64 && end <= 32) return update_gated_row<2>(p, layer, n, begin, end, first_update, decay8);
-    if (p.T <= 64) return update_gated_row<4>(p, layer, n, begin, end, first_update, decay8);
-    if (p.T <= 128) return update_gated_row<8>(p, layer, n, begin, end, first_update, decay8);
+    if (end <= 16) return update_gated_row<1>(p, layer, n, begin, end, first_update, decay8);
+    if (end <= 32) return update_gated_row<2>(p, layer, n, begin, end, first_update, decay8);
+    if (end <= 64) return update_gated_row<4>(p, layer, n, begin, end, first_update, decay8);
+    if (end <= 128) return update_gated_row<8>(p, layer, n, begin, end, first_update, decay8);
   }
 #endif
   acc_t* gradient = own.row;
