@@ -59,10 +59,12 @@ struct OnlineLayer {
   uint64_t* history;       // gated: [in, B, history words], bit T - 1 - s for a spike at step s
 
   // Traces. shared: the leaky sum, [in, sample_width] in the first layer and [B, in_stride] in later ones. gated, later
-  // layers: window sums [B, T, in_stride], the trace of a neuron that last spiked a + 1 steps ago for each a = 0 ... t.
-  // Window sums and no difference of two leaky sums: where no input spiked they are exactly zero, and Adam, which
-  // divides by the gradient's own size, would turn the rounding error of a difference into a full step.
+  // layers: window sums [B, T, in_stride], the trace of neurons whose last spike was just before each step; kept up for
+  // as long as there is such a neuron. Window sums and no difference of two leaky sums: where no input spiked they are
+  // exactly zero, and Adam, which divides by the gradient's own size, would turn the rounding error of a difference
+  // into a full step.
   acc_t* trace;
+  int32_t* window_neurons;  // gated, later layers: [B, T + 1] neurons whose window begins at each step
   // shared: decay * (1 - spikes / D) with the spikes of the step before; [depth, sample_width], in later layers
   // [sample_width].
   acc_t* trace_factor;

@@ -1,0 +1,272 @@
+// The online rule's first layer, whose inputs are sparse: its rows of weights and when each of them is updated.
+
+// The first layer's rows of inputs 32 w ... 32 w + 31, where the caller's are no whole lines in input-major order.
+template <class acc_t>
+void load_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
+  for (int64_t n = w * kWordBits; n < layer.in && n < (w + 1) * kWordBits; ++n) {
+    acc_t* to = layer.weight + n * layer.out_stride;
+    for (int64_t m = 0; m < layer.out; ++m) to[m] = layer.stored[n * layer.stored_in + m * layer.stored_out];
+    for (int64_t m = layer.out; m < layer.out_stride; ++m) to[m] = acc_t(0);
+  }
+}
+
+template <class acc_t>
+void store_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
+  for (int64_t n = w * kWordBits; n < layer.in && n < (w + 1) * kWordBits; ++n) {
+    const acc_t* from = layer.weight + n * layer.out_stride;
+    for (int64_t m = 0; m < layer.out; ++m) layer.stored[n * layer.stored_in + m * layer.stored_out] = from[m];
+  }
+}
+
+// 64 steps of the history of (input, sample), of which the newest is its bit `at`, as bit 0.
+SF_HD uint64_t recent_history(const uint64_t* history, int64_t at) {
+  const int64_t word = at / 64, bit = at % 64;
+  return bit ? history[word] >> bit | history[word + 1] << (64 - bit) : history[word];
+}
+
+// Window sums of ages 0 ... t, and up to whole bytes. table [256, 8] holds those of 8 steps: a later byte's begin where
+// the one before it ended, and count decay^8 for each byte between.
+template <class acc_t>
+void make_window(const acc_t* table, acc_t decay8, const uint64_t* history, int64_t shift, int64_t bytes,
+                 acc_t* window) {
+  acc_t carried = 0, power = 1;
+  for (int64_t i = 0; i < bytes; ++i, power *= decay8) {
+    const acc_t* sums = table + (recent_history(history, shift + 8 * i) & 255u) * 8;
+    for (int64_t a = 0; a < 8; ++a) window[8 * i + a] = fused_multiply_add(power, sums[a], carried);
+    carried = window[8 * i + 7];
+  }
+}
+
+#if SF_VECTOR_BYTES == 64
+// Up to 128 window sums in eight registers, looked up for 16 neurons at once by permutation.
+template <int registers>
+struct Window {
+  __m512 sums[registers];
+
+  SF_HD void make(const float* table, float decay8, const uint64_t* history, int64_t shift) {
+    __m256 carried = _mm256_setzero_ps(), half[2];
+    float power = 1;
+    uint64_t recent = 0;
+    SF_UNROLL
+    for (int i = 0; i < 2 * registers; ++i, recent >>= 8, power *= decay8) {
+      if (i % 8 == 0) recent = recent_history(history, shift + 8 * i);
+      half[i % 2] = _mm256_fmadd_ps(_mm256_set1_ps(power), _mm256_loadu_ps(table + (recent & 255u) * 8), carried);
+      carried = _mm256_permutexvar_ps(_mm256_set1_epi32(7), half[i % 2]);
+      if (i % 2) sums[i / 2] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
+    }
+  }
+  // those of `count` registers, a power of two, from the first
+  template <int count>
+  SF_HD __m512 at(int first, __m512i age) const {
+    if constexpr (count == 1) return _mm512_permutexvar_ps(age, sums[first]);
+    if constexpr (count == 2) return _mm512_permutex2var_ps(sums[first], age, sums[first + 1]);
+    if constexpr (count > 2) {
+      const __mmask16 upper = _mm512_test_epi32_mask(age, _mm512_set1_epi32(8 * count));
+      return _mm512_mask_blend_ps(upper, at<count / 2>(first, age), at<count / 2>(first + count / 2, age));
+    }
+  }
+};
+
+// Steps begin ... end of the updates of input n's weights: gradients sum, over the samples in which n has spiked,
+// delta[b, m] * the window sum that neuron (b, m)'s age picks.
+template <int registers>
+SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float>& layer, int64_t n, int64_t begin,
+                            int64_t end, bool first_update, float decay8) {
+  const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
+  const uint64_t* history = layer.history + n * p.B * p.history_words;
+  const int64_t count = layer.active_count[n];
+  for_each_part(layer.out_stride / 16, [&](int64_t first, auto lines) {
+    const int64_t at = n * layer.out_stride + first * 16;
+    for (int64_t t = begin; t < end; ++t) {
+      __m512 sum[lines];
+      SF_UNROLL
+      for (int j = 0; j < lines; ++j) sum[j] = _mm512_setzero_ps();
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t row = (t % p.depth * p.B + samples[k]) * layer.out_width + first * 16;
+        Window<registers> window;
+        window.make(p.window_table, decay8, history + samples[k] * p.history_words, p.T - 1 - t);
+        SF_UNROLL
+        for (int j = 0; j < lines; ++j) {
+          const __m512i age =
+              _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(layer.age + row + j * 16)));
+          sum[j] = _mm512_fmadd_ps(_mm512_loadu_ps(layer.delta + row + j * 16), window.template at<registers>(0, age),
+                                   sum[j]);
+        }
+      }
+      float gradient[lines * 16];
+      SF_UNROLL
+      for (int j = 0; j < lines; ++j) _mm512_storeu_ps(gradient + j * 16, sum[j]);
+      update_weights(p, layer, p.step[t], first_update && t == begin, gradient, lines * 16, at);
+    }
+  });
+}
+#endif
+
+template <class acc_t>
+void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t n, int64_t begin,
+                      int64_t end, bool first_update, const OnlineScratch<acc_t>& own) {
+  acc_t decay8 = 1;
+  for (int i = 0; i < 8; ++i) decay8 *= p.decay;
+#if SF_VECTOR_BYTES == 64
+  if constexpr (std::is_same_v<acc_t, float>) {
+    if (end <= 16) return update_gated_row<1>(p, layer, n, begin, end, first_update, decay8);
+    if (end <= 32) return update_gated_row<2>(p, layer, n, begin, end, first_update, decay8);
+    if (end <= 64) return update_gated_row<4>(p, layer, n, begin, end, first_update, decay8);
+    if (end <= 128) return update_gated_row<8>(p, layer, n, begin, end, first_update, decay8);
+  }
+#endif
+  acc_t* gradient = own.row;
+  for (int64_t t = begin; t < end; ++t) {
+    for (int64_t m = 0; m < layer.out_stride; ++m) gradient[m] = acc_t(0);
+    for (int64_t k = 0; k < layer.active_count[n]; ++k) {
+      const int64_t b = layer.active_sample[n * p.list_stride(p.B) + k];
+      make_window(p.window_table, decay8, layer.history + (n * p.B + b) * p.history_words, p.T - 1 - t, t / 8 + 1,
+                  own.window);
+      const int64_t row = (t % p.depth * p.B + b) * layer.out_width;
+      for (int64_t m = 0; m < layer.out_stride; ++m)
+        gradient[m] = fused_multiply_add(layer.delta[row + m], own.window[layer.age[row + m]], gradient[m]);
+    }
+    update_weights(p, layer, p.step[t], first_update && t == begin, gradient, layer.out_stride, n * layer.out_stride);
+  }
+}
+
+// Bit b of x_sample[i] [words(B)] is the spike of input 32 w + i in sample b.
+inline void transpose_samples(const uint32_t* x, int64_t stride, int64_t B, uint32_t* by_input) {
+  const int64_t sample_words = words_for(B);
+  for (int64_t s = 0; s < sample_words; ++s) {
+    uint32_t block[kWordBits];
+    for (int64_t i = 0; i < kWordBits; ++i) {
+      const int64_t b = s * kWordBits + i;
+      block[i] = b < B ? x[b * stride] : 0u;
+    }
+    transpose_bits(block);
+    for (int64_t i = 0; i < kWordBits; ++i) by_input[i * sample_words + s] = block[i];
+  }
+}
+
+// Enters the spikes of input n at step t: into its history, and new samples into the list of those it is active in.
+template <class acc_t>
+SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
+                        const uint32_t* x) {
+  const int64_t sample_words = words_for(p.B);
+  uint32_t* active = layer.active + n * sample_words;
+  int32_t* next = layer.active_sample + n * p.list_stride(p.B) + layer.active_count[n];
+  const int64_t bit = p.T - 1 - t;
+  for (int64_t s = 0; s < sample_words; ++s) {
+    if (const uint32_t fresh = x[s] & ~active[s]) {
+      next = append_positions(fresh, s * kWordBits, next);
+      active[s] |= fresh;
+    }
+    if (!layer.history) continue;
+    for (uint32_t rest = x[s]; rest; rest &= rest - 1) {
+      const int64_t b = s * kWordBits + __builtin_ctz(rest);
+      layer.history[(n * p.B + b) * p.history_words + bit / 64] |= uint64_t(1) << (bit % 64);
+    }
+  }
+  layer.active_count[n] = int32_t(next - (layer.active_sample + n * p.list_stride(p.B)));
+}
+
+// The weight decay of a silent row that it has not had yet, up to and without step t. One product a step, as a row that
+// is updated at every step has.
+template <class acc_t>
+void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t) {
+  const acc_t shrink = p.step[0].shrink;
+  acc_t* w = layer.weight + n * layer.out_stride;
+  for (int64_t s = layer.done[n]; s < t && shrink != acc_t(1); ++s)
+    for (int64_t m = 0; m < layer.out_stride; ++m) w[m] *= shrink;
+  layer.done[n] = int32_t(t);
+}
+
+// The shared trace of input n at steps layer.done[n] ... t, for the samples it is active in: coefficient [steps, B].
+// Since the first of these steps the input has not spiked, or the row would have had its update.
+template <class acc_t>
+void list_shared_traces(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
+                        acc_t* coefficient) {
+  acc_t* e = layer.trace + n * p.sample_width;
+  const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
+  for (int64_t s = layer.done[n]; s <= t; ++s, coefficient += p.B) {
+    const acc_t* factor = layer.trace_factor + s % p.depth * p.sample_width;
+    if (layer.traced[n] <= s) {
+      for (int64_t k = 0; k < layer.active_count[n]; ++k) e[samples[k]] = factor[samples[k]] * e[samples[k]];
+      layer.traced[n] = int32_t(s + 1);
+    }
+    for (int64_t k = 0; k < layer.active_count[n]; ++k) coefficient[k] = e[samples[k]];
+  }
+}
+
+// The updates up to step t of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows
+// take their lines of the errors in turn, few enough of them to stay in the caches.
+template <class acc_t>
+void update_shared_rows(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t first, uint32_t rows,
+                        uint32_t first_updates, int64_t t, const OnlineScratch<acc_t>& own) {
+  constexpr int64_t line = kLine<acc_t>;
+  for (uint32_t rest = rows; rest; rest &= rest - 1) {
+    const int i = __builtin_ctz(rest);
+    list_shared_traces(p, layer, first + i, t, own.coefficient + i * p.depth * p.B);
+  }
+  for_each_part(layer.out_stride / line, [&](int64_t part, auto lines) {
+    for (uint32_t rest = rows; rest; rest &= rest - 1) {
+      const int i = __builtin_ctz(rest);
+      const int64_t n = first + i, begin = layer.done[n];
+      const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
+      const acc_t* coefficient = own.coefficient + i * p.depth * p.B;
+      for (int64_t s = begin; s <= t; ++s, coefficient += p.B) {
+        const acc_t* delta = layer.delta + s % p.depth * p.B * layer.out_width + part * line;
+        update_lines<lines>(
+            p, layer, p.step[s], s == begin && (first_updates >> i & 1u), n * layer.out_stride + part * line,
+            layer.active_count[n], [=](int64_t k) { return delta + samples[k] * layer.out_width; },
+            [=](int64_t k) { return coefficient[k]; });
+      }
+    }
+  });
+}
+
+// The first layer's rows of inputs 32 w ... 32 w + 31 at step t. Inputs are known beforehand: the updates of a row wait
+// until the row is read, at the step before its input's next spike or at the end of the batch, or until no more steps
+// can be kept. Then they are done one after the other while the row is in the cache, the same as if they had been done
+// at once. A row whose input has not spiked in this batch has no gradient and no moments, only its weight decay; decay
+// of the "l2" kind makes gradients, so that every row takes part.
+template <class acc_t>
+void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const OnlineScratch<acc_t>& own) {
+  using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
+  OnlineLayer<acc_t>& layer = p.layer[0];
+  const bool l2 = p.step[t].l2 != acc_t(0);
+  const int64_t first = w * kWordBits, W = words_for(layer.in), sample_words = words_for(p.B);
+  const int64_t inputs = layer.in - first < kWordBits ? layer.in - first : kWordBits;
+  transpose_samples(p.input + t * p.B * W + w, W, p.B, own.bits);
+  uint32_t read_next = t + 1 == p.T ? ~0u : 0u, spiking = 0;
+  for (int64_t b = 0; b < p.B; ++b) spiking |= p.input[(t * p.B + b) * W + w];
+  if (t + 1 < p.T)
+    for (int64_t b = 0; b < p.B; ++b) read_next |= p.input[((t + 1) * p.B + b) * W + w];
+
+  uint32_t rows = 0;
+  for (int64_t i = 0; i < inputs; ++i) {
+    const int64_t n = first + i;
+    if (spiking >> i & 1u) {
+      const uint32_t* x = own.bits + i * sample_words;
+      enter_spikes(p, layer, n, t, x);
+      if (p.trace == Trace::shared) {
+        const acc_t* factor = layer.trace_factor + t % p.depth * p.sample_width;
+        advance_shared_trace([=](int64_t b) { return *reinterpret_cast<const vec*>(factor + b); }, x, 1, p.sample_width,
+                             layer.trace + n * p.sample_width);
+        layer.traced[n] = int32_t(t + 1);
+      }
+    }
+    const bool read = read_next >> i & 1u;
+    if (layer.active_count[n] == 0 && !l2) {
+      if (read) decay_row(p, layer, n, t + 1);
+    } else if (read || t + 1 - layer.done[n] == p.depth) {
+      rows |= 1u << i;
+    }
+  }
+  const uint32_t first_updates = rows & ~layer.learning[w];
+  if (p.trace == Trace::shared) update_shared_rows(p, layer, first, rows, first_updates, t, own);
+  for (uint32_t rest = rows; rest; rest &= rest - 1) {
+    const int i = __builtin_ctz(rest);
+    const int64_t n = first + i;
+    if (p.trace == Trace::gated) update_gated_row(p, layer, n, layer.done[n], t + 1, first_updates >> i & 1u, own);
+    layer.done[n] = int32_t(t + 1);
+  }
+  layer.learning[w] |= rows;
+  if (t + 1 == p.T && layer.weight != layer.stored) store_inputs(layer, w);
+}
