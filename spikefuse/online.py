@@ -154,7 +154,7 @@ def online_step_(
     Each step: forward with the current weights (eqs 1-2), masked error of the output (eqs 5-7), errors of the hidden
     layers from the same step's (eqs 13-15), gradient from the traces (eqs 10-12, 16-17), update. All gradients of a
     step use the weights from before its update. Sums run in a fixed order, so the result is the same for any number of
-    threads.
+    threads. The calling thread keeps a batch's working memory (moments, traces, errors) for its next batch.
 
     Args:
         weights: ``[out, in]`` for each layer, first layer first, fp32 or fp64; fastest stored input-major, with strides
