@@ -53,7 +53,7 @@ RANDOM_INPUTS = {"audiocoder": 58_500, "smoke": 40}
 Baseline = Callable[[list[Tensor], Tensor, Tensor, online.OnlineRule], None]
 
 
-def make_batches(name: str, trace: str, rate: float) -> tuple[list[PackedSpikes], list[PackedSpikes]]:
+def make_batches(name: str, rate: float) -> tuple[list[PackedSpikes], list[PackedSpikes]]:
     """Inputs, and the targets of each."""
     shape = SHAPES[name]
     if shape.dataset is not None:
@@ -114,7 +114,7 @@ def rows_touched(x: PackedSpikes) -> int:
 def measure(trace: str, arguments: argparse.Namespace, machine: dict) -> dict:
     shape = SHAPES[arguments.shape]
     rate = shape.rates[trace] if arguments.rate is None else arguments.rate
-    inputs, targets = make_batches(arguments.shape, trace, rate)
+    inputs, targets = make_batches(arguments.shape, rate)
     features = inputs[0].shape[2]
     rule = online.OnlineRule(trace=trace, trace_divisor=784)
     large = features * shape.hidden > 1e7

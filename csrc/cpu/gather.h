@@ -146,8 +146,14 @@ SF_HD uint32_t word_where(const acc_t* values, const Test& test) {
   return word;
 }
 
-// Appends the positions of the set bits of `word`, each plus `first`, and returns the end of the list. May write up to
-// kAppendSlack elements behind it.
+// Appends the positions of the set bits of `word`, each plus `first`, and returns the end of the list.
+template <class index_t>
+SF_HD index_t* append_exactly(uint32_t word, int64_t first, index_t* next) {
+  for (; word; word &= word - 1) *next++ = index_t(first + __builtin_ctz(word));
+  return next;
+}
+
+// The same, but may write up to kAppendSlack elements behind the end.
 constexpr int64_t kAppendSlack = 16;
 #if SF_VECTOR_BYTES == 64
 // By compression, 16 bits at a time: the mispredicted branch where a loop over bits ends would cost more, and so would
@@ -169,8 +175,7 @@ SF_HD index_t* append_positions(uint32_t word, int64_t first, index_t* next) {
 #else
 template <class index_t>
 SF_HD index_t* append_positions(uint32_t word, int64_t first, index_t* next) {
-  for (; word; word &= word - 1) *next++ = index_t(first + __builtin_ctz(word));
-  return next;
+  return append_exactly(word, first, next);
 }
 #endif
 

@@ -154,9 +154,10 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     layer.trace_factor = arena.take<acc_t>(depth * p.sample_width);
   } else {
     layer.age = arena.take<uint16_t>(depth * p.B * layer.out_width);
-    if (is_first)  // some words more: whole registers of steps are read, from before the first one too
+    if (is_first) {
+      // some words more: whole registers of steps are read, from before the first one too
       layer.history = arena.take<uint64_t>(layer.in * p.B * p.history_words + 4);
-    if (!is_first) {
+    } else {
       layer.trace = arena.take<acc_t>(p.B * p.T * layer.in_stride, false);
       layer.window_neurons = arena.take<int32_t>(p.B * (p.T + 1));
     }

@@ -130,7 +130,8 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
   }
 }
 
-// Bit b of x_sample[i] [words(B)] is the spike of input 32 w + i in sample b.
+// The words of 32 inputs, one for each sample and `stride` apart, by input: bit b of by_input[i] [words(B)] is the
+// spike of input i in sample b.
 inline void transpose_samples(const uint32_t* x, int64_t stride, int64_t B, uint32_t* by_input) {
   const int64_t sample_words = words_for(B);
   for (int64_t s = 0; s < sample_words; ++s) {
@@ -233,9 +234,9 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
   const bool l2 = p.step[t].l2 != acc_t(0);
   const int64_t first = w * kWordBits, W = words_for(layer.in), sample_words = words_for(p.B);
   const int64_t inputs = layer.in - first < kWordBits ? layer.in - first : kWordBits;
-  transpose_samples(p.input + t * p.B * W + w, W, p.B, own.bits);
   uint32_t read_next = t + 1 == p.T ? ~0u : 0u, spiking = 0;
   for (int64_t b = 0; b < p.B; ++b) spiking |= p.input[(t * p.B + b) * W + w];
+  if (spiking) transpose_samples(p.input + t * p.B * W + w, W, p.B, own.bits);
   if (t + 1 < p.T)
     for (int64_t b = 0; b < p.B; ++b) read_next |= p.input[((t + 1) * p.B + b) * W + w];
 

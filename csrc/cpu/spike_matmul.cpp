@@ -160,11 +160,18 @@ static void multiply_chunk(const uint32_t* words, int64_t rows, int64_t N, const
 
 // z [R, M] = X [R, N] times weight [N, M]
 template <class acc_t>
-static void multiply(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z) {
+static void multiply_chunks(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z) {
   if (R == 0 || M == 0) return;
   use_huge_pages(z, R * M * int64_t(sizeof(acc_t)));
   const int64_t chunk = divide_up(R, divide_up(R, kChunkRows)), W = words_for(N);
   for (int64_t r = 0; r < R; r += chunk) multiply_chunk(words + r * W, std::min(chunk, R - r), N, weight, M, z + r * M);
+}
+
+static void multiply(const uint32_t* words, int64_t R, int64_t N, const Tensor& weight, int64_t M, Tensor& z) {
+  if (weight.scalar_type() == ScalarType::Double)
+    multiply_chunks(words, R, N, weight.const_data_ptr<double>(), M, z.mutable_data_ptr<double>());
+  else
+    multiply_chunks(words, R, N, weight.const_data_ptr<float>(), M, z.mutable_data_ptr<float>());
 }
 
 // The bits of X [R, N] as those of X^T, [N, words of R].
@@ -188,14 +195,7 @@ Tensor spike_matmul(Tensor words, Tensor weight) {
   check_list_range(N, "inputs");
   Tensor z = torch::stable::new_empty(weight, {R, M});
   const Tensor rows = torch::stable::contiguous(words), input_major = torch::stable::contiguous(weight);
-  const auto run = [&](auto zero) {
-    using acc_t = decltype(zero);
-    multiply(words_data(rows), R, N, input_major.const_data_ptr<acc_t>(), M, z.mutable_data_ptr<acc_t>());
-  };
-  if (weight.scalar_type() == ScalarType::Double)
-    run(double{});
-  else
-    run(float{});
+  multiply(words_data(rows), R, N, input_major, M, z);
   return z;
 }
 
@@ -211,14 +211,7 @@ Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons) {
   Tensor out = torch::stable::new_empty(grad, {neurons, M});
   const Tensor rows = torch::stable::contiguous(words), grad_rows = torch::stable::contiguous(grad);
   const std::vector<uint32_t> transposed = transpose_words(words_data(rows), R, neurons);
-  const auto run = [&](auto zero) {
-    using acc_t = decltype(zero);
-    multiply(transposed.data(), neurons, R, grad_rows.const_data_ptr<acc_t>(), M, out.mutable_data_ptr<acc_t>());
-  };
-  if (grad.scalar_type() == ScalarType::Double)
-    run(double{});
-  else
-    run(float{});
+  multiply(transposed.data(), neurons, R, grad_rows, M, out);
   return out;
 }
 

@@ -34,12 +34,10 @@ inline void list_events(const SpikePlan& plan, const uint32_t* words, int64_t st
       uint16_t *next = events + begins[r], *const limit = events + begins[end];
       const int64_t first = i, last = i + plan.words_per_block < count ? i + plan.words_per_block : count;
       for (; i < last; ++i) {
-        uint32_t word = row[plan.event_words.data()[i]];
+        const uint32_t word = row[plan.event_words.data()[i]];
         const int64_t position = (i - first) * kWordBits;
-        if (limit - next >= kWordBits + kAppendSlack)
-          next = append_positions(word, position, next);
-        else
-          for (; word; word &= word - 1) *next++ = uint16_t(position + __builtin_ctz(word));
+        const bool has_slack = limit - next >= kWordBits + kAppendSlack;
+        next = has_slack ? append_positions(word, position, next) : append_exactly(word, position, next);
       }
     }
   }

@@ -14,8 +14,10 @@ void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, con
       Sums<acc_t, line> sums[count];
       SF_UNROLL
       for (int l = 0; l < count; ++l) sums[l].load(z + ((first + l) * rows + r) * line);
-      for (const index_t* event = first_event; event < last_event; ++event) SF_UNROLL
-      for (int l = 0; l < count; ++l) sums[l].add(tile + *event * width + (first + l) * line);
+      for (const index_t* event = first_event; event < last_event; ++event) {
+        SF_UNROLL
+        for (int l = 0; l < count; ++l) sums[l].add(tile + *event * width + (first + l) * line);
+      }
       SF_UNROLL
       for (int l = 0; l < count; ++l) sums[l].store(z + ((first + l) * rows + r) * line);
     };
