@@ -230,6 +230,21 @@ class TestParity:
         assert [c.tolist() for c in stats.spike_counts] == [c.tolist() for c in counts]
         assert math.isclose(stats.loss, loss, rel_tol=1e-10)
 
+    @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+    @pytest.mark.parametrize("trace", ["shared", "gated"])
+    def test_rows_that_wait_longer_than_errors_are_kept(self, trace: str, weight_decay: float) -> None:
+        """Errors are kept for 64 steps at most: an input that spikes and then rests for longer is updated meanwhile."""
+        weights, x, y = make_problem((60, 20, 30), 150, 3)
+        x[1:, :, :25] = 0  # once, and never again
+        x[2:90, :, 25:45] = 0  # and again much later
+        x[:100, :, 45:50] = 0  # late for the first time
+        rule = OnlineRule(trace=trace, lr=1e-3, weight_decay=weight_decay)
+        expected, _, counts, _ = reference.online_step(weights, x, y, rule)
+        stats = online.online_step_(weights, x, y, rule)
+        for ours, theirs in zip(weights, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+        assert [c.tolist() for c in stats.spike_counts] == [c.tolist() for c in counts]
+
     @pytest.mark.parametrize("trace", ["shared", "gated"])
     def test_ten_batches_in_float32_differ_by_threshold_ties_only(self, trace: str) -> None:
         """Training goes on freely in fp32; float64 follows it and takes over a spike only where its v is at the

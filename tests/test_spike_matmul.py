@@ -163,7 +163,7 @@ def test_weights_that_are_not_finite_reach_their_outputs(device: str, value: flo
 
 
 @pytest.mark.parametrize("density", [0.05, 0.5])
-def test_a_row_does_not_depend_on_how_its_chunk_is_split(device: str, density: float) -> None:
+def test_an_element_does_not_depend_on_its_column_tile(device: str, density: float) -> None:
     # Words of very different densities, so that both gathered and looked-up ones occur, in several blocks.
     x = spike_train(500, 2000, density=density)
     x[:, 500:1000] = spike_train(500, 500, density=0.9, seed=1)
