@@ -64,11 +64,12 @@ class Cochleagram(nn.Module):
     * a recording longer than ``max_seconds`` is an error, said before any work: only the first ``frames`` frames are
       kept, so ten minutes are most likely a recording that should have been cut up. Raise the limit to allow it.
 
-    It has no parameters and no gradient; it is a module so that it can stand in a ``Sequential``. Work is done on the
-    CPU in float64, and the result is put on the device of the input.
+    It has no parameters and no gradient. As a module it can stand in a ``Sequential``, given a ``sample_rate``. Work is
+    done on the CPU in float64, and the result is put on the device of the input.
 
     Args:
         ear: the ear and its settings; the default gives 39 channels of 1,250 frames a second.
+        sample_rate: of sound that comes without one, in Hz; None makes each call say it.
         frames: of each cochleagram; 1,500 of the default ear are 1.2 s.
         stereo: ``"refuse"``, or ``"mean"`` to average the channels.
         max_seconds: longest recording allowed.
@@ -76,8 +77,9 @@ class Cochleagram(nn.Module):
             and all settings, written atomically, and checked when read, so processes may share a folder.
 
     Raises:
-        TypeError: ``frames`` is not an int, or ``ear`` not a ``LyonEar``.
-        ValueError: ``frames`` < 1, ``max_seconds`` not positive, or another word for ``stereo``.
+        TypeError: ``frames`` or ``sample_rate`` is not an int, or ``ear`` not a ``LyonEar``.
+        ValueError: ``frames`` < 1, a sample rate that is refused, ``max_seconds`` not positive, or another word for
+            ``stereo``.
 
     Example:
         >>> cochleagram = Cochleagram()
@@ -93,6 +95,7 @@ class Cochleagram(nn.Module):
         self,
         ear: LyonEar | None = None,
         *,
+        sample_rate: int | None = None,
         frames: int = 1500,
         stereo: str = "refuse",
         max_seconds: float = 60.0,
@@ -110,6 +113,7 @@ class Cochleagram(nn.Module):
         if not max_seconds > 0:
             raise ValueError(f"Cochleagram: expected max_seconds > 0, got {max_seconds}")
         self.ear = LyonEar() if ear is None else ear
+        self.sample_rate = None if sample_rate is None else _checked_rate(sample_rate)
         self.frames = frames
         self.stereo = stereo
         self.max_seconds = max_seconds
@@ -124,14 +128,16 @@ class Cochleagram(nn.Module):
         """What print shows between the brackets."""
         return f"{self.ear}, frames={self.frames}, features={self.features}"
 
-    def forward(self, audio: Tensor | NDArray[Any] | Sequence[Tensor | NDArray[Any]], sample_rate: int) -> Tensor:
+    def forward(
+        self, audio: Tensor | NDArray[Any] | Sequence[Tensor | NDArray[Any]], sample_rate: int | None = None
+    ) -> Tensor:
         """Computes cochleagrams of sound of one sample rate.
 
         Args:
             audio: ``[time]``, ``[channel, time]`` as torchaudio gives it, or ``[batch, channel, time]``; a torch tensor
                 or numpy array of floating-point numbers within ±1, int16, int32 or uint8. Or a list of ``[time]`` or
                 ``[channel, time]`` of any lengths.
-            sample_rate: in Hz, 1,000 to 384,000.
+            sample_rate: in Hz, 1,000 to 384,000; None for the one that the module was made with.
 
         Returns:
             float32 ``[features]`` for one recording, ``[B, features]`` for a batch or list, in [0, 1]; frame after
@@ -144,7 +150,7 @@ class Cochleagram(nn.Module):
             ImportError: scipy is not installed.
             OSError: the cache cannot be read or written.
         """
-        rate = _checked_rate(sample_rate)
+        rate = _checked_rate(self.sample_rate if sample_rate is None else sample_rate)
         if isinstance(audio, Sequence):
             waves = [self._wave(one, f"audio[{i}]") for i, one in enumerate(audio)]
             device, single = next((one.device for one in audio if isinstance(one, Tensor)), None), False

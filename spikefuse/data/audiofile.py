@@ -21,7 +21,7 @@ MAX_SECONDS: Final = 60.0
 _RIFF: Final[dict[bytes, Literal["little", "big"]]] = {b"RIFF": "little", b"RIFX": "big"}
 _SPHERE: Final = b"NIST_1A\n"
 _MAX_SPHERE_HEADER: Final = 1 << 20
-_UNKNOWN_SIZES: Final = (0, 0xFFFFFFFF)
+_UNKNOWN_SIZE: Final = 0xFFFFFFFF
 """What programs that write to a pipe leave as the size of the data."""
 
 
@@ -143,7 +143,7 @@ def _check_riff(file: IO[bytes], path: Path, size: int, byte_order: Literal["lit
         file.seek(position)
         name, length = file.read(4), int.from_bytes(file.read(4), byte_order)
         if name == b"data":
-            if length not in _UNKNOWN_SIZES and position + 8 + length > size:
+            if length != _UNKNOWN_SIZE and position + 8 + length > size:
                 raise ValueError(
                     f"read_audio: {path}: expected {length} bytes of samples, got {size - position - 8}: cut short"
                 )

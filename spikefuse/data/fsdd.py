@@ -53,14 +53,16 @@ def repack(archive: bytes) -> bytes:
             for member in given:
                 name = member.name.partition("/")[2]
                 if name in ("README.md", "metadata.py", "recordings") or name.startswith("recordings/"):
-                    kept[name] = member
+                    # Read in the archive's own order: going back in a compressed one starts again from its beginning.
+                    file = given.extractfile(member) if member.isfile() else None
+                    kept[name] = member, file.read() if file else b""
             buffer = io.BytesIO()
             with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as made:
-                for name, member in sorted(kept.items()):
+                for name, (member, content) in sorted(kept.items()):
                     entry = tarfile.TarInfo(name)
                     entry.type, entry.size, entry.mtime = member.type, member.size, _TAR_MTIME
                     entry.mode = 0o775 if member.mode & 0o100 else 0o664
-                    made.addfile(entry, given.extractfile(member) if member.isfile() else None)
+                    made.addfile(entry, io.BytesIO(content))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"expected an archive of FSDD: {error}") from error
     return buffer.getvalue()

@@ -127,9 +127,13 @@ class Corpus(Sequence[Recording]):
 
         Raises:
             TypeError: ``seed`` is not an int.
+            ValueError: ``seed`` < 0.
         """
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise TypeError(f"Corpus.shuffled: expected seed as an int, got {type(seed).__name__}")
+        if seed < 0:
+            # Python seeds with the absolute value, so two seeds would give one order.
+            raise ValueError(f"Corpus.shuffled: expected seed >= 0, got {seed}")
         # Python promises that random() stays what it is for a seed; it does not promise so of shuffle().
         draw = random.Random(seed)
         keys = [draw.random() for _ in self.recordings]

@@ -64,14 +64,14 @@ def load_wav_folder(
     if not root.is_dir():
         raise ValueError(f"load_wav_folder: expected folder to exist, got {root}")
 
-    found: dict[str, dict[str, str | None]] = {}
+    found: dict[str, dict[str, str]] = {}
     unmatched = []
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
         if hidden or path.suffix.lower() not in _SUFFIXES or not path.is_file():
             continue
-        if (match := expression.fullmatch(name)) is None:
+        if (match := expression.fullmatch(name)) is None or match["label"] is None:
             unmatched.append(name)
         else:
             found[name] = match.groupdict()
@@ -82,7 +82,7 @@ def load_wav_folder(
         )
     if not found:
         raise ValueError(f"load_wav_folder: {root}: expected .wav or .sph files, got none")
-    names = tuple(sorted({str(groups["label"]) for groups in found.values()}, key=_class_order))
+    names = tuple(sorted({groups["label"] for groups in found.values()}, key=_class_order))
     if classes is None:
         classes = names
     elif unknown := [name for name in names if name not in classes]:
@@ -92,7 +92,7 @@ def load_wav_folder(
         of = groups.get("split") or "train"
         if of not in ("train", "test"):
             raise ValueError(f"load_wav_folder: {root / name}: expected split of train, test, got {of!r}")
-        label = classes.index(str(groups["label"]))
+        label = classes.index(groups["label"])
         recordings.append(Recording(name, label, groups.get("speaker") or "", of, FileSlice(root / name)))
     corpus = Corpus(root.name, classes, tuple(recordings), "folder")
     return corpus if split is None else corpus.select(split=split)
