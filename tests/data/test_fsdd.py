@@ -21,8 +21,6 @@ from spikefuse.data.store import RemoteFile
 
 from .speech import archive, wav, write
 
-REAL_FSDD = bool(os.environ.get("SPIKEFUSE_DATA")) and store.find("fsdd", (fsdd.TAR,)) is not None
-
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -209,7 +207,16 @@ class TestFSDD:
         assert list((Path(os.environ["SPIKEFUSE_CACHE"]) / "fsdd").iterdir()) == []
 
 
-@pytest.mark.skipif(not REAL_FSDD, reason="no FSDD in SPIKEFUSE_DATA")
+@pytest.fixture
+def real_tar() -> Path:
+    """The published recordings, where they are."""
+    found = store.find("fsdd", (fsdd.TAR,)) if os.environ.get("SPIKEFUSE_DATA") else None
+    if found is None:
+        pytest.skip("no FSDD in SPIKEFUSE_DATA")
+    return found.paths[0]
+
+
+@pytest.mark.usefixtures("real_tar")
 def test_the_real_fsdd(tmp_path: Path) -> None:
     pytest.importorskip("soundfile")
     corpus = load_fsdd(download=False)
@@ -223,12 +230,9 @@ def test_the_real_fsdd(tmp_path: Path) -> None:
     assert torch.equal(load_fsdd(folder=tmp_path)[7].load().samples, corpus[7].load().samples)
 
 
-@pytest.mark.skipif(not REAL_FSDD, reason="no FSDD in SPIKEFUSE_DATA")
-def test_the_real_tar_comes_out_of_any_archive_of_the_commit() -> None:
-    found = store.find("fsdd", (fsdd.TAR,))
-    assert found is not None
+def test_the_real_tar_comes_out_of_any_archive_of_the_commit(real_tar: Path) -> None:
     buffer = io.BytesIO()
-    with tarfile.open(found.paths[0]) as given, tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as made:
+    with tarfile.open(real_tar) as given, tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as made:
         for member in reversed(given.getmembers()):
             content = given.extractfile(member) if member.isfile() else None
             member.name, member.mtime, member.uname = f"free-spoken-digit-dataset-x/{member.name}", 1, "root"
