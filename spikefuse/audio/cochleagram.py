@@ -152,22 +152,26 @@ class Cochleagram(nn.Module):
         """
         rate = _checked_rate(self.sample_rate if sample_rate is None else sample_rate)
         if isinstance(audio, Sequence):
-            waves = [self._wave(one, f"audio[{i}]") for i, one in enumerate(audio)]
-            device, single = next((one.device for one in audio if isinstance(one, Tensor)), None), False
+            entries, single = list(audio), False
+            device = next((entry.device for entry in entries if isinstance(entry, Tensor)), None)
         else:
-            samples, single = _samples(audio, "audio"), audio.ndim != 3
-            waves = [self._wave(one, "audio") for one in ([samples] if single else samples)]
+            samples = _samples(audio, "audio")
+            single = samples.ndim != 3
+            entries = [samples] if single else list(samples)
             device = audio.device if isinstance(audio, Tensor) else None
-        rates = torch.from_numpy(self._flat(waves, [rate] * len(waves)))
+        names = ["audio"] if single else [f"audio[{i}]" for i in range(len(entries))]
+        waves = [self._wave(entry, name) for entry, name in zip(entries, names, strict=True)]
+        rates = torch.from_numpy(self._flat(self._maps(waves, [rate] * len(waves), names)))
         return (rates[0] if single else rates).to(device or "cpu")
 
-    def encode(self, recordings: Iterable[Loadable]) -> Tensor:
+    def encode(self, recordings: Iterable[Loadable | tuple[Any, ...]]) -> Tensor:
         """Computes the cochleagrams of many recordings, of any lengths and sample rates, a few hundred at a time.
 
         The 3,000 recordings of FSDD take well under a minute on one core.
 
         Args:
-            recordings: such as a ``spikefuse.data.Corpus``; each is loaded once, when its turn comes.
+            recordings: such as a ``spikefuse.data.Corpus``, each of which is loaded once, when its turn comes; or a
+                dataset of torchaudio, whose items are tuples that begin with sound and its sample rate.
 
         Returns:
             float32 ``[N, features]`` in the order of ``recordings``: 234 kB each by default.
@@ -183,14 +187,17 @@ class Cochleagram(nn.Module):
             >>> Cochleagram().encode([Noise(), Noise()]).shape
             torch.Size([2, 58500])
         """
-        parts = []
-        remaining = enumerate(recordings)
+        maps: list[Map] = []
+        remaining = iter(recordings)
         while chunk := list(islice(remaining, _RECORDINGS_AT_ONCE)):
-            names = [getattr(recording, "name", f"recordings[{i}]") for i, recording in chunk]
-            loaded = [recording.load() for _, recording in chunk]
+            names = [_name(recording, len(maps) + i) for i, recording in enumerate(chunk)]
+            loaded = [_load(recording, name) for recording, name in zip(chunk, names, strict=True)]
             waves = [self._wave(audio, name) for (audio, _), name in zip(loaded, names, strict=True)]
-            parts.append(self._flat(waves, [_checked_rate(rate) for _, rate in loaded], names))
-        return torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0, self.features)
+            rates = [
+                _checked_rate(rate, f"sample_rate of {name}") for (_, rate), name in zip(loaded, names, strict=True)
+            ]
+            maps.extend(self._maps(waves, rates, names))
+        return torch.from_numpy(self._flat(maps))
 
     def _wave(self, audio: Tensor | NDArray[Any], name: str) -> Wave:
         """Checks one recording and makes it one channel of float64, full scale ±1."""
@@ -217,24 +224,26 @@ class Cochleagram(nn.Module):
             )
         return wave
 
-    def _flat(self, waves: Sequence[Wave], rates: Sequence[int], names: Sequence[str] | None = None) -> Map:
-        """Rates ``[B, features]``; padded with zeros, which are no frames of silence but no sound at all."""
-        flat = np.zeros((len(waves), self.frames, self.ear.channels), dtype=np.float32)
-        for i, cochleagram in self._maps(waves, rates, names):
-            flat[i, : len(cochleagram)] = cochleagram
-        return flat.reshape(len(waves), self.features)
+    def _flat(self, maps: Sequence[Map]) -> Map:
+        """Rates ``[B, features]``, padded with zeros."""
+        flat = np.zeros((len(maps), self.frames, self.ear.channels), dtype=np.float32)
+        for padded, cochleagram in zip(flat, maps, strict=True):
+            padded[: len(cochleagram)] = cochleagram
+        return flat.reshape(len(maps), self.features)
 
-    def _maps(
-        self, waves: Sequence[Wave], rates: Sequence[int], names: Sequence[str] | None
-    ) -> Iterator[tuple[int, Map]]:
-        """Index and cochleagram, normalised and cut but not padded, of each recording, in any order."""
+    def _maps(self, waves: Sequence[Wave], rates: Sequence[int], names: Sequence[str]) -> list[Map]:
+        """The cochleagram of each recording, normalised and cut but not padded, from the cache or the ear."""
+        maps: dict[int, Map] = {}
         missing: list[tuple[int, str | None, Wave]] = []
+        for wave, rate, name in zip(waves, rates, names, strict=True):
+            self._check_length(len(wave), rate, name)
         for i, (wave, rate) in enumerate(zip(waves, rates, strict=True)):
-            self._check_length(len(wave), rate, names[i] if names else "audio")
-            key = self._key(wave, rate) if self.cache is not None else None
-            stored = self.cache.get(key, self.ear.channels) if self.cache is not None and key is not None else None
+            key, stored = None, None
+            if self.cache is not None:
+                key = self._key(wave, rate)
+                stored = self.cache.get(key, self.ear.channels)
             if stored is not None:
-                yield i, stored
+                maps[i] = stored
             else:
                 missing.append((i, key, _resampled(wave, rate, self.ear.sample_rate)))
         missing.sort(key=lambda entry: len(entry[2]))
@@ -243,10 +252,10 @@ class Cochleagram(nn.Module):
             for row, (_, _, wave) in zip(padded, group, strict=True):
                 row[: len(wave)] = wave
             for (i, key, wave), heard in zip(group, self.ear(padded), strict=True):
-                cochleagram = _normalised(heard[: len(wave) // self.ear.decimation])[: self.frames]
+                maps[i] = _normalised(heard[: len(wave) // self.ear.decimation])[: self.frames]
                 if self.cache is not None and key is not None:
-                    self.cache.put(key, cochleagram)
-                yield i, cochleagram
+                    self.cache.put(key, maps[i])
+        return [maps[i] for i in range(len(waves))]
 
     def _check_length(self, samples: int, rate: int, name: str) -> None:
         if samples > self.max_seconds * rate:
@@ -272,6 +281,25 @@ class Cochleagram(nn.Module):
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + b"\0")
         digest.update(wave.astype("<f8").tobytes())
         return digest.hexdigest()
+
+
+def _name(recording: Any, index: int) -> str:
+    """What to call a recording in an error."""
+    name = getattr(recording, "name", None)
+    return name if isinstance(name, str) else f"recordings[{index}]"
+
+
+def _load(recording: Any, name: str) -> tuple[Any, Any]:
+    """Sound and sample rate of a recording, or the first two items of a tuple."""
+    if isinstance(recording, tuple) and len(recording) >= 2:
+        return recording[0], recording[1]
+    if not hasattr(recording, "load"):
+        raise TypeError(
+            f"Cochleagram: expected {name} to have a load() or to be a tuple of sound and sample rate, got "
+            f"{type(recording).__name__}"
+        )
+    audio, sample_rate = recording.load()
+    return audio, sample_rate
 
 
 def _samples(audio: Any, name: str) -> NDArray[Any]:
@@ -301,12 +329,12 @@ def _full_scale(samples: NDArray[Any], name: str) -> Wave:
     )
 
 
-def _checked_rate(sample_rate: Any) -> int:
+def _checked_rate(sample_rate: Any, name: str = "sample_rate") -> int:
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)):
-        raise TypeError(f"Cochleagram: expected sample_rate as an int in Hz, got {type(sample_rate).__name__}")
+        raise TypeError(f"Cochleagram: expected {name} as an int in Hz, got {type(sample_rate).__name__}")
     if not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
         raise ValueError(
-            f"Cochleagram: expected sample_rate of {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz, got {sample_rate}"
+            f"Cochleagram: expected {name} from {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz, got {sample_rate}"
         )
     return int(sample_rate)
 

@@ -176,7 +176,7 @@ BAD = {
     "gradient": (torch.zeros(100, requires_grad=True), 8000, ValueError, "detach it"),
     "rate of float": (torch.zeros(100), 8000.0, TypeError, "sample_rate as an int in Hz, got float"),
     "no rate": (torch.zeros(100), None, TypeError, "sample_rate as an int in Hz, got NoneType"),
-    "rate of zero": (torch.zeros(100), 0, ValueError, "sample_rate of 1000 to 384000 Hz, got 0"),
+    "rate of zero": (torch.zeros(100), 0, ValueError, "sample_rate from 1000 to 384000 Hz, got 0"),
 }
 
 
@@ -219,6 +219,14 @@ def test_encode_takes_recordings_of_any_length_and_rate(monkeypatch: pytest.Monk
     assert Cochleagram().encode([]).shape == (0, 58_500)
 
 
+def test_encode_takes_items_of_torchaudio_datasets() -> None:
+    items = [(sound(800)[None], 16_000, "yes", "speaker", 0), (sound(500)[None], 8000, "no", "speaker", 1)]
+    expected = torch.stack([Cochleagram()(sound(800), 16_000), Cochleagram()(sound(500), 8000)])
+    assert torch.equal(Cochleagram().encode(items), expected)
+    with pytest.raises(TypeError, match=r"recordings\[0\] to have a load\(\) or to be a tuple .*, got Tensor"):
+        Cochleagram().encode([sound(800)])  # type: ignore[list-item]
+
+
 def test_encode_names_the_recording_that_is_refused() -> None:
     takes = [Take("good.wav", sound(500), 8000), Take("short.wav", sound(3), 8000)]
     with pytest.raises(ValueError, match=r"expected short\.wav of at least one frame"):
@@ -227,6 +235,11 @@ def test_encode_names_the_recording_that_is_refused() -> None:
     takes[1].load = lambda: (torch.zeros(2, 500), 8000)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"expected stereo\.wav of one channel"):
         Cochleagram().encode(takes)
+    takes[1] = Take("slow.wav", sound(500), 800)
+    with pytest.raises(ValueError, match=r"sample_rate of slow\.wav from 1000 to 384000 Hz, got 800"):
+        Cochleagram().encode(takes)
+    with pytest.raises(ValueError, match=r"expected audio\[1\] of at least one frame"):
+        Cochleagram()([sound(500), sound(3)], 8000)
 
 
 def entries(folder: Path) -> list[Path]:
