@@ -112,8 +112,8 @@ def load_fsdd(split: str | None = None, *, folder: str | PathLike[str] | None = 
 
     Example:
         >>> test = load_fsdd("test") if fsdd_available() else None
-        >>> test is None or test[0].name, test is None or len(test)
-        ('0_george_0.wav', 300)
+        >>> test is None or (test[0].name, len(test)) == ("0_george_0.wav", 300)
+        True
     """
     if split not in (None, "train", "test"):
         raise ValueError(f"load_fsdd: expected split of train, test, got {split!r}")
