@@ -67,13 +67,13 @@ class TestMistakes:
         self.test_without_one()
 
     def test_a_collective_that_half_the_lanes_never_reach(self) -> None:
-        with pytest.raises(RuntimeError, match="32 of 64 threads have ended, .* 16 of warp 0 wait in __syncwarp"):
+        with pytest.raises(RuntimeError, match=r"32 of 64 threads have ended, .* 16 of warp 0 wait in __syncwarp"):
             EMULATED.reverse_blocks(self.x, 64, HALF_IN_WARP)
 
     def test_an_invalid_grid(self) -> None:
         with pytest.raises(ValueError, match="an invalid grid: 0 blocks of 512 threads"):
             EMULATED.reverse_blocks(self.x, 512, NONE)
-        with pytest.raises(ValueError, match="an invalid grid: .* 2048 threads"):
+        with pytest.raises(ValueError, match=r"an invalid grid: .* 2048 threads"):
             EMULATED.reverse_blocks(torch.zeros(2048), 2048, NONE)
 
     @pytest.mark.parametrize("mistake", [SHARED_TOO_SMALL, PAST_THE_END])
@@ -218,7 +218,7 @@ class TestGrids:
     def test_threads_that_gather(self, columns: int, per_thread: int) -> None:
         threads = EMULATED.grid("gather_threads", columns, per_thread)
         assert threads % 32 == 0
-        assert 64 <= threads <= 256
+        assert 32 <= threads <= 256
         assert threads == 256 or threads * per_thread >= columns
 
     def test_which_product_is_taken(self) -> None:

@@ -1,6 +1,7 @@
 """Checks the CUDA half on a machine without a GPU, and without a CUDA build of torch.
 
-`compile` compiles every kernel for every architecture and fails where one spills registers; `link` links the objects
+`compile` compiles every kernel for every architecture and fails where one spills registers, or where its registers,
+shared memory or stack differ from those in cuda_kernels.json, which `compile --write` writes; `link` links the objects
 against the three functions that a CPU build of torch lacks, leaving nothing undefined, and loads the result to see
 which ops it registers. Both do nothing, and say so, where there is no nvcc or no kernel yet.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import json
 import os
 import re
@@ -27,6 +27,7 @@ import native  # noqa: E402 - found only after the line above
 
 Row = dict[str, Any]
 OUT = ROOT / "build" / "cuda"
+TABLE = ROOT / "tools" / "cuda_kernels.json"
 ARCHS = (80, 90, 100, 120)
 PTXAS = ("-Xptxas", "-v,-warn-spills,-warn-lmem-usage")
 ENTRY = re.compile(
@@ -109,19 +110,55 @@ def readable(names: list[str]) -> list[str]:
     return done.stdout.splitlines()
 
 
-def print_table(rows: list[Row], archs: list[int]) -> None:
+Table = dict[str, dict[str, dict[str, int]]]
+
+
+def table_of(rows: list[Row]) -> Table:
+    """By kernel and architecture, both in order; what ptxas says in one line each."""
+    table: Table = {}
+    for row in sorted(rows, key=lambda row: (row["kernel"], row["arch"])):
+        kernel = table.setdefault(row["kernel"], {})
+        kernel[f"sm_{row['arch']}"] = {key: row[key] for key in ("registers", "shared_bytes", "stack_bytes")}
+    return table
+
+
+def table_text(nvcc: native.Nvcc, table: Table) -> str:
+    """The file: one line for a kernel on an architecture, so that a change of one shows as one line."""
+    kernels = []
+    for name, archs in table.items():
+        lines = [f"   {json.dumps(arch)}: {json.dumps(numbers)}" for arch, numbers in archs.items()]
+        kernels.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n  }")
+    return f'{{\n "nvcc": {json.dumps(nvcc.release)},\n "kernels": {{\n' + ",\n".join(kernels) + "\n }\n}\n"
+
+
+def compare_table(nvcc: native.Nvcc, table: Table) -> list[str]:
+    """How the table differs from the committed one; nothing where another nvcc made that."""
+    committed = json.loads(TABLE.read_text(encoding="utf-8"))
+    if committed["nvcc"] != nvcc.release:
+        print(f"cuda_check: not compared: {TABLE.name} is of nvcc {committed['nvcc']}, this is {nvcc.release}")
+        return []
+    wanted: Table = committed["kernels"]
+    differences = [f"gone: {name}" for name in wanted.keys() - table.keys()]
+    differences += [f"new: {name}" for name in table.keys() - wanted.keys()]
+    for name in wanted.keys() & table.keys():
+        for arch, numbers in table[name].items():
+            before = wanted[name].get(arch)
+            if before != numbers:
+                differences.append(f"{name} on {arch}: {before} -> {numbers}")
+    return sorted(differences)
+
+
+def print_table(table: Table, archs: list[int]) -> None:
     """One line a kernel: its registers on each architecture, and the most of everything else."""
-    print("registers on " + " ".join(f"{f'sm_{arch}':>6}" for arch in archs) + "  shared  stack  spilled  kernel")
-    for name, group in itertools.groupby(rows, key=lambda row: row["kernel"]):
-        same = list(group)
-        registers = {row["arch"]: row["registers"] for row in same}
-        shared, stack, spilled = (max(row[f"{key}_bytes"] for row in same) for key in ("shared", "stack", "spill"))
-        columns = " ".join(f"{registers.get(arch, '-'):>6}" for arch in archs)
-        print(f"             {columns} {shared:>7} {stack:>6} {spilled:>8}  {name}")
+    print("registers on " + " ".join(f"{f'sm_{arch}':>6}" for arch in archs) + "  shared  stack  kernel")
+    for name, kernel in table.items():
+        columns = " ".join(f"{kernel.get(f'sm_{arch}', {}).get('registers', '-'):>6}" for arch in archs)
+        shared, stack = (max(numbers[f"{key}_bytes"] for numbers in kernel.values()) for key in ("shared", "stack"))
+        print(f"             {columns} {shared:>7} {stack:>6}  {name}")
 
 
-def compile_all(nvcc: native.Nvcc) -> int:
-    """Compiles everything, prints a table, returns how many kernels spill."""
+def compile_all(nvcc: native.Nvcc, write: bool) -> int:
+    """Compiles everything, prints a table, returns how many kernels spill or are not as the committed table says."""
     archs = [arch for arch in ARCHS if arch in nvcc.archs]
     if archs != list(ARCHS):
         print(f"cuda_check: nvcc {nvcc.release} compiles for {archs} of {list(ARCHS)} only")
@@ -132,13 +169,20 @@ def compile_all(nvcc: native.Nvcc) -> int:
         rows = [row for log in logs for row in kernels(log)]
     for row, name in zip(rows, readable([row["kernel"] for row in rows]), strict=True):
         row["kernel"] = name
-    rows.sort(key=lambda row: (row["kernel"], row["arch"]))
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "kernels.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print_table(rows, archs)
-    spilled = sum(row["spill_bytes"] != 0 for row in rows)
-    print(f"cuda_check: {len(rows)} kernels, {spilled} spill registers")
-    return spilled
+    table = table_of(rows)
+    print_table(table, archs)
+    spilled = [f"{row['kernel']} on sm_{row['arch']}: {row['spill_bytes']} bytes" for row in rows if row["spill_bytes"]]
+    for line in spilled:
+        print(f"cuda_check: spills registers: {line}")
+    if write:
+        TABLE.write_text(table_text(nvcc, table), encoding="utf-8")
+    differences = compare_table(nvcc, table)
+    for line in differences:
+        print(f"cuda_check: not as in {TABLE.name}: {line}")
+    if differences:
+        print("cuda_check: where that is meant, `make cuda-table` writes it anew")
+    print(f"cuda_check: {len(rows)} kernels, {len(spilled)} spill registers, {len(differences)} differ from the table")
+    return len(spilled) + len(differences)
 
 
 def link(nvcc: native.Nvcc) -> None:
@@ -186,6 +230,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("compile", "link", "ops"))
     parser.add_argument("library", nargs="?", type=Path, help="for ops: the library to load")
+    parser.add_argument("--write", action="store_true", help=f"for compile: write {TABLE.name} anew")
     arguments = parser.parse_args()
     if arguments.what == "ops":
         ops(arguments.library)
@@ -201,7 +246,7 @@ def main() -> int:
         if arguments.what == "link":
             link(nvcc)
             return 0
-        return 1 if compile_all(nvcc) else 0
+        return 1 if compile_all(nvcc, arguments.write) else 0
     except native.BuildError as error:
         raise SystemExit(f"cuda_check: {error}") from None
 

@@ -27,7 +27,7 @@ inline unsigned scan_threads(int64_t work) {
 
 // Threads of a block that gathers rows of `columns` weights, `per_thread` of them each.
 inline unsigned gather_threads(int64_t columns, int per_thread) {
-  return static_cast<unsigned>(std::clamp<int64_t>(divide_up(divide_up(columns, per_thread), 32) * 32, 64, kThreads));
+  return static_cast<unsigned>(std::clamp<int64_t>(divide_up(divide_up(columns, per_thread), 32) * 32, 32, kThreads));
 }
 
 // The two products of packed spikes, [R, N] times [N, M] in fp32. Gathering reads density * R N M weights, for the most

@@ -235,14 +235,24 @@ std::shared_ptr<const Meeting> Block::meet(unsigned mask, const char* what, cons
   if (!(mask >> lane & 1u)) throw std::logic_error(std::string(what) + ": the mask leaves out the calling lane");
   auto& open = meetings_[warp];
   const auto found = std::find_if(open.begin(), open.end(), [&](const auto& m) { return m->mask == mask; });
-  const std::shared_ptr<Meeting> meeting = found != open.end() ? *found : std::make_shared<Meeting>();
-  if (found == open.end()) {
+  std::shared_ptr<Meeting> meeting;
+  if (found != open.end()) {
+    meeting = *found;
+  } else {
+    // one that all lanes have read from and left
+    const auto unused = std::find_if(spare_.begin(), spare_.end(), [](const auto& m) { return m.use_count() == 1; });
+    if (unused == spare_.end()) {
+      meeting = spare_.emplace_back(std::make_shared<Meeting>());
+    } else {
+      meeting = *unused;
+    }
     meeting->mask = mask;
     meeting->what = what;
+    meeting->arrived = 0;
     open.push_back(meeting);
-  } else if (std::strcmp(meeting->what, what) != 0) {
-    throw std::logic_error(std::string("lanes of one mask meet in ") + meeting->what + " and in " + what);
   }
+  if (std::strcmp(meeting->what, what) != 0)
+    throw std::logic_error(std::string("lanes of one mask meet in ") + meeting->what + " and in " + what);
   std::memcpy(meeting->bytes.data() + lane * kPayload, bytes, size);
   meeting->arrived |= 1u << lane;
   if (meeting->arrived == mask) {

@@ -14,6 +14,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace emulator {
@@ -31,8 +32,8 @@ struct Launch {
 constexpr size_t kPayload = 64;
 
 struct Meeting {
-  unsigned mask;
-  const char* what;
+  unsigned mask = 0;
+  const char* what = nullptr;
   unsigned arrived = 0;
   std::array<unsigned char, 32 * kPayload> bytes;
 };
@@ -62,6 +63,7 @@ class Block {
   std::vector<std::unique_ptr<Fibre>> fibres_;
   std::vector<unsigned> ready_, at_barrier_;
   std::vector<std::vector<std::shared_ptr<Meeting>>> meetings_;  // of each warp, those that wait for lanes
+  std::vector<std::shared_ptr<Meeting>> spare_;                  // ended, and perhaps still read
   unsigned current_ = 0, finished_ = 0;
 };
 
@@ -69,13 +71,25 @@ class Block {
 Block& block();
 inline int lane() { return block().lane(); }
 
+// What each lane gave.
 template <class T>
-std::array<T, 32> exchange(unsigned mask, const char* what, T value) {
+class Given {
+ public:
+  explicit Given(std::shared_ptr<const Meeting> meeting) : meeting_(std::move(meeting)) {}
+  T operator[](int lane) const {
+    T value;
+    std::memcpy(&value, meeting_->bytes.data() + lane * kPayload, sizeof(T));
+    return value;
+  }
+
+ private:
+  std::shared_ptr<const Meeting> meeting_;
+};
+
+template <class T>
+Given<T> exchange(unsigned mask, const char* what, T value) {
   static_assert(sizeof(T) <= kPayload);
-  const auto meeting = block().meet(mask, what, &value, sizeof(T));
-  std::array<T, 32> values;
-  for (int lane = 0; lane < 32; ++lane) std::memcpy(&values[lane], meeting->bytes.data() + lane * kPayload, sizeof(T));
-  return values;
+  return Given<T>(block().meet(mask, what, &value, sizeof(T)));
 }
 
 // The order in which fibres run, from the next launch on; the start value is the environment's SPIKEFUSE_EMULATOR_SEED.

@@ -25,6 +25,11 @@ inline uint32_t round_bf16(float x) {
 
 inline uint32_t pack_bf16(float low, float high) { return round_bf16(high) << 16 | round_bf16(low); }
 
+inline void unpack_bf16(uint32_t pair, float* two) {
+  two[0] = float_of(pair << 16);
+  two[1] = float_of(pair & 0xffff0000u);
+}
+
 inline void load_matrices_transposed(uint32_t (&x)[4], const void* row) {
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0) throw std::logic_error("ldmatrix: a row is not aligned to 16 bytes");
   struct Row {
@@ -44,16 +49,21 @@ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
   };
   const auto of = emulator::exchange(0xffffffffu, "mma", Operands{{a[0], a[1], a[2], a[3]}, {b0, b1}});
   const int g = emulator::lane() / 4, c = emulator::lane() % 4;
-  const auto half = [](uint32_t pair, int i) { return float_of(i ? pair & 0xffff0000u : pair << 16); };
-  for (int i = 0; i < 4; ++i) {
-    const int high_row = i / 2, column = 2 * c + i % 2;
-    for (int k = 0; k < 16; ++k) {
-      // (row, k) lies in lane 4 (row % 8) + k % 8 / 2, (k, column) in lane 4 column + k % 8 / 2
-      const uint32_t left = of[4 * g + k % 8 / 2].a[high_row + 2 * (k / 8)];
-      const uint32_t right = of[4 * column + k % 8 / 2].b[k / 8];
-      d[i] += half(left, k % 2) * half(right, k % 2);
+  // (row, k) lies in lane 4 (row % 8) + k % 8 / 2, (k, column) in lane 4 column + k % 8 / 2
+  float left[2][16], right[2][16];
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    const Operands row = of[4 * g + quarter];
+    const Operands columns[2] = {of[4 * (2 * c) + quarter], of[4 * (2 * c + 1) + quarter]};
+    for (int half = 0; half < 2; ++half) {
+      const int k = 8 * half + 2 * quarter;
+      for (int i = 0; i < 2; ++i) {
+        unpack_bf16(row.a[i + 2 * half], &left[i][k]);
+        unpack_bf16(columns[i].b[half], &right[i][k]);
+      }
     }
   }
+  for (int k = 0; k < 16; ++k)
+    for (int i = 0; i < 4; ++i) d[i] += left[i / 2][k] * right[i % 2][k];
 }
 
 }  // namespace spikefuse::cuda
