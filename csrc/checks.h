@@ -78,6 +78,38 @@ const T* optional_data(const std::optional<Tensor>& t) {
   return t ? t->const_data_ptr<T>() : nullptr;
 }
 
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : t;
+}
+
+inline void check_optional(const std::optional<Tensor>& t, const char* name, std::initializer_list<int64_t> shape,
+                           ScalarType dtype, const Tensor& reference) {
+  if (!t) return;
+  check_same_device(*t, name, reference);
+  check_shape(*t, name, shape);
+  check_dtype(*t, name, dtype);
+}
+
+// The arguments of lif_linear_forward, whose weights and everything else are fp32.
+inline void check_lif_linear(const Tensor& words, const Tensor& weight, const std::optional<Tensor>& bias,
+                             const std::optional<Tensor>& state, const Tensor& decay, const Tensor& threshold,
+                             int64_t reset) {
+  check_dims(words, "words", 3);
+  check_dtype(words, "words", ScalarType::Int);
+  check_dims(weight, "weight", 2);
+  check_dtype(weight, "weight", ScalarType::Float);
+  check_same_device(weight, "weight", words);
+  check_range(reset, 3, "reset");
+  const int64_t T = words.size(0), B = words.size(1), N = weight.size(0), M = weight.size(1);
+  check_shape(words, "words", {T, B, words_for(N)});
+  check_optional(bias, "bias", {M}, ScalarType::Float, words);
+  check_optional(state, "state", {B, M}, ScalarType::Float, words);
+  parameter_stride(decay, "decay", M, ScalarType::Float);
+  parameter_stride(threshold, "threshold", M, ScalarType::Float);
+  check_same_device(decay, "decay", words);
+  check_same_device(threshold, "threshold", words);
+}
+
 inline const uint32_t* words_data(const Tensor& t) {
   return reinterpret_cast<const uint32_t*>(t.const_data_ptr<int32_t>());
 }

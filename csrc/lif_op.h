@@ -8,22 +8,10 @@
 
 namespace spikefuse {
 
-inline std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
-  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : t;
-}
-
 template <class T>
 Strided<T> strided(const std::optional<Tensor>& t) {
   if (!t) return {};
   return {t->const_data_ptr<T>(), t->stride(0), t->stride(1), t->stride(2)};
-}
-
-inline void check_optional(const std::optional<Tensor>& t, const char* name, std::initializer_list<int64_t> shape,
-                           ScalarType dtype, const Tensor& reference) {
-  if (!t) return;
-  check_same_device(*t, name, reference);
-  check_shape(*t, name, shape);
-  check_dtype(*t, name, dtype);
 }
 
 // readable(tensor) is the tensor, or a copy of it with strides that the backend takes; run(p) does the work.

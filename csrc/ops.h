@@ -41,6 +41,10 @@ using torch::stable::Tensor;
   Tensor spike_matmul(Tensor words, Tensor weight);                                                                    \
   /* words [R, W], grad [R, M] -> [N, M] */                                                                            \
   Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons);                                          \
+  /* words [T, B, W], weight [N, M], bias [M], state [B, M] -> spikes, v [T, B, M], new state [B, M]; all fp32 */      \
+  std::tuple<Tensor, Tensor, Tensor> lif_linear_forward(Tensor words, Tensor weight, std::optional<Tensor> bias,       \
+                                                        std::optional<Tensor> state, Tensor decay, Tensor threshold,   \
+                                                        int64_t reset);                                                \
   /* input [T, B, W], target [T, B, W], weights L x [out, in], changed in place */                                     \
   /* -> loss [] fp64 summed over samples, open errors [] int64, spike counts [B, sum of out] int32 */                  \
   std::tuple<Tensor, Tensor, Tensor> online_step_(                                                                     \

@@ -18,6 +18,9 @@ void define_ops(Library& m) {
   m.def("pack_spikes(Tensor x) -> (Tensor words, Tensor spikes, Tensor not_spikes)");
   m.def("unpack_spikes(Tensor words, int neurons, ScalarType dtype) -> Tensor");
   m.def("poisson_encode(Tensor rates, int steps, int seed, int offset) -> Tensor");
+  m.def(
+      "lif_linear_forward(Tensor words, Tensor weight, Tensor? bias, Tensor? state, Tensor decay, Tensor threshold, "
+      "int reset) -> (Tensor spikes, Tensor v, Tensor new_state)");
   m.def("spike_matmul(Tensor words, Tensor weight) -> Tensor");
   m.def("spike_matmul_transposed(Tensor words, Tensor grad, int neurons) -> Tensor");
   m.def(
@@ -30,11 +33,12 @@ void define_ops(Library& m) {
 }  // namespace spikefuse
 
 // For the block of a STABLE_TORCH_LIBRARY_IMPL: every op, implemented in the namespace `backend`.
-#define SPIKEFUSE_IMPLEMENT_OPS(m, backend)                      \
-  m.impl("lif_forward", TORCH_BOX(&backend::lif_forward));       \
-  m.impl("lif_backward", TORCH_BOX(&backend::lif_backward));     \
-  m.impl("pack_spikes", TORCH_BOX(&backend::pack_spikes));       \
-  m.impl("unpack_spikes", TORCH_BOX(&backend::unpack_spikes));   \
-  m.impl("poisson_encode", TORCH_BOX(&backend::poisson_encode)); \
-  m.impl("spike_matmul", TORCH_BOX(&backend::spike_matmul));     \
+#define SPIKEFUSE_IMPLEMENT_OPS(m, backend)                              \
+  m.impl("lif_forward", TORCH_BOX(&backend::lif_forward));               \
+  m.impl("lif_backward", TORCH_BOX(&backend::lif_backward));             \
+  m.impl("lif_linear_forward", TORCH_BOX(&backend::lif_linear_forward)); \
+  m.impl("pack_spikes", TORCH_BOX(&backend::pack_spikes));               \
+  m.impl("unpack_spikes", TORCH_BOX(&backend::unpack_spikes));           \
+  m.impl("poisson_encode", TORCH_BOX(&backend::poisson_encode));         \
+  m.impl("spike_matmul", TORCH_BOX(&backend::spike_matmul));             \
   m.impl("spike_matmul_transposed", TORCH_BOX(&backend::spike_matmul_transposed))

@@ -216,6 +216,36 @@ def _(words: Tensor, grad: Tensor, neurons: int) -> Tensor:
     return grad.new_empty((neurons, grad.shape[1]))
 
 
+def lif_linear_forward(
+    words: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    state: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    reset: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``X W`` of words ``[T, B, W]`` and ``weight [N, M]`` and the LIF recursion over it: spikes, v, state."""
+    return cast(
+        "tuple[Tensor, Tensor, Tensor]", _ops.lif_linear_forward(words, weight, bias, state, decay, threshold, reset)
+    )
+
+
+@_register_fake("lif_linear_forward")
+def _(
+    words: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    state: Tensor | None,
+    decay: Tensor,
+    threshold: Tensor,
+    reset: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    steps, samples, _ = words.shape
+    outputs = (steps, samples, weight.shape[1])
+    return weight.new_empty(outputs), weight.new_empty(outputs), weight.new_empty(outputs[1:])
+
+
 def online_step_(
     input: Tensor,
     target: Tensor,

@@ -48,6 +48,16 @@ def arguments_of(op: str, device: str, layout: str) -> tuple[object, ...]:
         "pack_spikes": (lay(spike_train(5, 40)),),
         "unpack_spikes": (lay(words), 40, torch.bool),
         "poisson_encode": (lay(uniform(3, 40)), 4, 5, 6),
+        "lif_linear_forward": (
+            *(lay(reference.pack(spike_train(T, B, 40))), lay(uniform(40, 7, dtype=torch.float32))),
+            *(
+                torch.ones(7, device=device),
+                lay(uniform(B, 7, dtype=torch.float32)),
+                decay,
+                torch.ones(7, device=device),
+            ),
+            1,
+        ),
         "spike_matmul": (lay(words), lay(uniform(40, 7, dtype=torch.float32))),
         "spike_matmul_transposed": (lay(words), lay(uniform(5, 7)), 40),
         "online_step_": (
@@ -61,6 +71,7 @@ def arguments_of(op: str, device: str, layout: str) -> tuple[object, ...]:
 CASES = [
     *("lif_forward", "lif_forward without options", "lif_backward", "lif_backward without options", "pack_spikes"),
     *("unpack_spikes", "poisson_encode", "spike_matmul", "spike_matmul_transposed", "online_step_"),
+    "lif_linear_forward",
 ]
 
 
