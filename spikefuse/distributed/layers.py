@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikefuse.distributed.ranks import (
     Group,
@@ -21,6 +21,42 @@ from spikefuse.packed import PackedSpikes
 
 _DRAWN_AT_ONCE: Final = 1 << 22
 """Random numbers drawn at a time, to keep one rank's slice of them."""
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+def for_fully_shard(module: _M) -> _M:
+    """Gives the parameters of all :class:`spikefuse.LIFLinear` in a module the form that ``fully_shard`` (FSDP2) takes.
+
+    It takes contiguous parameters of at least one dimension. The weights become output-major, as nn.Linear's, which
+    costs a transposition in each forward; a learned decay or threshold that all neurons share becomes one of shape
+    ``[1]``. Of a layer that is sharded on its own, ``masked_loss`` needs
+    ``torch.distributed.fsdp.register_fsdp_forward_method(layer, "masked_loss")``. DistributedDataParallel needs none of
+    this, but sees only what goes through its own ``forward``.
+
+    Args:
+        module: changed in place, before its optimizer is made.
+
+    Returns:
+        ``module``.
+
+    Raises:
+        TypeError: it holds a :class:`NeuronParallelLIFLinear`, whose weights are spread already.
+
+    Example:
+        >>> layer = for_fully_shard(LIFLinear(8, 4, beta=0.9, learn_beta=True))
+        >>> layer.weight.is_contiguous(), layer.lif.beta.shape
+        (True, torch.Size([1]))
+    """
+    for part in module.modules():
+        if isinstance(part, NeuronParallelLIFLinear):
+            raise TypeError("for_fully_shard: expected plain LIFLinear layers, got NeuronParallelLIFLinear")
+        if isinstance(part, LIFLinear):
+            part.weight = nn.Parameter(part.weight.detach().contiguous(), part.weight.requires_grad)
+        if isinstance(part, LIF):
+            for name, value in list(part.named_parameters(recurse=False)):
+                setattr(part, name, nn.Parameter(value.detach().reshape(-1), value.requires_grad))
+    return module
 
 
 class _OwnLIF(LIF):
