@@ -14,7 +14,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def _rank(rank: int, ranks: int, folder: str, timeout: float, run: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _rank(
+    rank: int, ranks: int, folder: str, timeout: float, run: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(2)  # the callback must come from the right one of several threads
     dist.init_process_group(
@@ -56,7 +58,9 @@ def spawn_surviving(
     """Exit codes by rank, for runs in which some are meant to be killed."""
     folder.mkdir(parents=True, exist_ok=True)
     context = mp.get_context("spawn")
-    processes = [context.Process(target=_rank, args=(r, ranks, str(folder), timeout, run, arguments)) for r in range(ranks)]
+    processes = [
+        context.Process(target=_rank, args=(r, ranks, str(folder), timeout, run, arguments)) for r in range(ranks)
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -367,7 +367,7 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
                                                 double beta1, double beta2, double epsilon, double weight_decay,
                                                 bool decoupled, std::optional<Tensor> gathered, int64_t exchange,
                                                 int64_t rank) {
-  check_online(input, target, weights, exchange != 0);
+  check_online(input, target, weights, gathered.has_value() || exchange != 0);
   check_range(trace, 2, "trace");
   check_range(surrogate, 4, "surrogate");
   check_range(optimizer, 2, "optimizer");
