@@ -247,6 +247,26 @@ class TestCheckpoints:
             checkpoint.sharded(weight, 4)
         assert not weight.any()
 
+    @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
+    def test_an_optimizer_is_given_its_state_and_goes_on_as_if_new(self, kind: type[torch.optim.Optimizer]) -> None:
+        settings = {"weight_decay": 0.1, **({"momentum": 0.9} if kind is torch.optim.SGD else {})}
+        trained = []
+        for given in (False, True):
+            torch.manual_seed(0)
+            layer = LIFLinear(8, 5, leak=0.1)
+            optimizer = kind(layer.parameters(), lr=0.1, **settings)  # type: ignore[call-arg]
+            if given:
+                state = checkpoint.module_state(layer, optimizer)
+                moments = [t for name, t in state.items() if name.startswith("optimizer.weight.")]
+                assert moments and not any(t.any() for t in moments)
+                assert layer.weight.grad is None
+            for _ in range(3):
+                optimizer.zero_grad()
+                layer.masked_loss((torch.rand(4, 3, 8) < 0.5).float(), torch.ones(4, 3, 5)).loss.backward()
+                optimizer.step()
+            trained.append(layer.weight.detach())
+        assert torch.equal(*trained)
+
     def test_one_that_cannot_be_written_leaves_the_others(self, tmp_path: Path) -> None:
         path = checkpoint.save(tmp_path / "run", 1, {"weight": torch.ones(3)})
         (tmp_path / "run" / "step-000000000002.partial").write_text("in the way")

@@ -92,8 +92,8 @@ def module_state(module: nn.Module, optimizer: torch.optim.Optimizer | None = No
 
     Args:
         module: its parameters and buffers, which the result shares memory with.
-        optimizer: also its tensors of each parameter, such as Adam's moments, made by a first ``step``. To load into a
-            new optimizer, let it step once on gradients of zero.
+        optimizer: also its tensors of each parameter, such as Adam's moments. One that has not stepped yet is given
+            them here, as zeros, so that a checkpoint can be loaded into them; it needs learning rates that are numbers.
 
     Example:
         >>> sorted(module_state(NeuronParallelLIFLinear(8, 4, bias=True, leak=0.1)))
@@ -114,11 +114,32 @@ def module_state(module: nn.Module, optimizer: torch.optim.Optimizer | None = No
     named: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     state = {name: entry(value, value) for name, value in named.items()}
     if optimizer is not None:
+        if not optimizer.state:
+            _make_optimizer_state(optimizer)
         for name, value in named.items():
             for key, moment in optimizer.state.get(value, {}).items():
                 if isinstance(moment, Tensor):
                     state[f"optimizer.{name}.{key}"] = entry(value, moment)
     return state
+
+
+def _make_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Lets an optimizer make its state by a step that changes no parameter, and sets it back to zero."""
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
+    grads, rates = [p.grad for p in parameters], [g["lr"] for g in optimizer.param_groups]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = grad
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def save(
