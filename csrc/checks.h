@@ -48,6 +48,13 @@ inline void check_io_dtype(ScalarType t, const char* name) {
                   torch::headeronly::toString(t));
 }
 
+// A factor of a product with spikes.
+inline void check_operand(const Tensor& t, const char* name) {
+  check_dims(t, name, 2);
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, "spikefuse: expected ",
+                  name, " of dtype float32 or float64, got ", torch::headeronly::toString(t.scalar_type()));
+}
+
 // Membrane potentials are fp32 whatever the I/O type, and fp64 for fp64.
 inline ScalarType accumulate_dtype(ScalarType io) {
   return io == ScalarType::Double ? ScalarType::Double : ScalarType::Float;

@@ -12,7 +12,7 @@
 #endif
 
 // Before a loop whose array must stay in registers.
-#if defined(__clang__)
+#if defined(__clang__) || defined(__CUDACC__)
 #define SF_UNROLL _Pragma("unroll")
 #else
 #define SF_UNROLL _Pragma("GCC unroll 16")

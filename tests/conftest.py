@@ -14,10 +14,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-from spikefuse import ops
+from spikefuse import _load, ops
 
 # Test modules share tests/comparison.py, and pytest's importlib mode leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent))
+
+from emulator import build  # noqa: E402 - found only after the line above
 
 # A run on a loaded machine is slow, not wrong; CI sees the same examples every time, a developer new ones.
 settings.register_profile("spikefuse", deadline=None, derandomize="CI" in os.environ, print_blob=True)
@@ -41,7 +43,19 @@ def cuda_kernels() -> bool:
     )
 
 
-BACKENDS = {"cpu": Backend("cpu")}
+def emulated_backend() -> Backend:
+    """The CUDA launchers and kernels on the CPU, built where they are out of date."""
+    torch.ops.load_library(str(build.build(_load.build_info().get("sanitize", ""))))
+    library = torch.ops.spikefuse_emulated
+    return Backend("cpu", {name: getattr(library, name) for name in EMULATED_OPS})
+
+
+EMULATED_OPS = (
+    *("lif_forward", "lif_backward", "pack_spikes", "unpack_spikes", "poisson_encode"),
+    *("spike_matmul", "spike_matmul_transposed"),
+)
+
+BACKENDS = {"cpu": Backend("cpu"), "emulated": emulated_backend()}
 if cuda_kernels():
     BACKENDS["cuda"] = Backend("cuda")
 

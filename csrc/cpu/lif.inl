@@ -42,7 +42,7 @@ void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first
   int64_t open = 0;
   for (int64_t t = 0; t < p.T; ++t) {
     const int64_t row = (t * p.B + b) * p.N + first;
-    const acc_t* z = load_row(p.z + t * p.z_stride_t + b * p.z_stride_b + first, buffer, count);
+    const acc_t* z = load_row(p.z.data + t * p.z.t + b * p.z.b + first, buffer, count);
     acc_t* v = p.v + row;
     io_t* spikes = p.spikes + row;
     for (int64_t i = 0; i < count; ++i) {
@@ -103,16 +103,16 @@ void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t fir
   for (int64_t t = p.T - 1; t >= 0; --t) {
     const int64_t row = (t * p.B + b) * p.N + first;
     const acc_t* v = p.v + row;
-    if (p.grad_spikes || !p.detach_reset) surrogate_row(p.surrogate, v, threshold, p.slope, derivative, count);
+    if (p.grad_spikes.data || !p.detach_reset) surrogate_row(p.surrogate, v, threshold, p.slope, derivative, count);
 
     // grad of v[t] from v'[t], from the spike by the surrogate, from v itself and from the masked error
     for (int64_t i = 0; i < count; ++i)
       total[i] = lif_reset_backward(p.reset, carried[i], lif_fires(v[i], threshold[i]));
-    if (p.grad_spikes || !p.detach_reset) {
+    if (p.grad_spikes.data || !p.detach_reset) {
       const acc_t* grad_spikes = nullptr;
-      if (p.grad_spikes)
-        grad_spikes = load_row(p.grad_spikes + t * p.grad_spikes_stride_t + b * p.grad_spikes_stride_b + first,
-                               spikes_buffer, count);
+      if (p.grad_spikes.data)
+        grad_spikes =
+            load_row(p.grad_spikes.data + t * p.grad_spikes.t + b * p.grad_spikes.b + first, spikes_buffer, count);
       for (int64_t i = 0; i < count; ++i) {
         acc_t grad = grad_spikes ? grad_spikes[i] : acc_t(0);
         if (!p.detach_reset) grad += lif_reset_spike_backward(p.reset, carried[i], v[i], threshold[i]);
@@ -120,14 +120,14 @@ void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t fir
         if (p.grad_threshold) grad_threshold[i] = fused_multiply_add(-grad, derivative[i], grad_threshold[i]);
       }
     }
-    if (p.grad_v) {
-      const acc_t* grad_v = load_row(p.grad_v + t * p.grad_v_stride_t + b * p.grad_v_stride_b + first, v_buffer, count);
+    if (p.grad_v.data) {
+      const acc_t* grad_v = load_row(p.grad_v.data + t * p.grad_v.t + b * p.grad_v.b + first, v_buffer, count);
       for (int64_t i = 0; i < count; ++i) total[i] += grad_v[i];
     }
     if (p.target) {
       load_target(p.target + (t * p.B + b) * words_for(p.N), first, target, count);
       acc_t error[kTile];
-      const acc_t grad_loss = p.grad_loss;
+      const acc_t grad_loss = *p.grad_loss;
       for (int64_t i = 0; i < count; ++i) {
         error[i] = masked_error<acc_t>(target[i], lif_fires(v[i], threshold[i]), v[i], threshold[i]);
         total[i] = fused_multiply_add(-grad_loss, error[i], total[i]);

@@ -20,12 +20,6 @@
 
 namespace spikefuse::cpu {
 
-static void check_operand(const Tensor& t, const char* name) {
-  check_dims(t, name, 2);
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, "spikefuse: expected ",
-                  name, " of dtype float32 or float64, got ", torch::headeronly::toString(t.scalar_type()));
-}
-
 // Event lists are 32-bit row numbers.
 static void check_list_range(int64_t rows, const char* name) {
   STD_TORCH_CHECK(rows <= std::numeric_limits<int32_t>::max(), "spikefuse: expected at most 2^31 - 1 ", name, ", got ",

@@ -1,4 +1,6 @@
-// What every launcher shares: the device and stream of a tensor, and grid sizes as pure host functions.
+// What every launcher shares: the device and stream of a tensor, launches, and grid sizes as pure host functions.
+//
+// With SPIKEFUSE_EMULATED, a C++ compiler takes the same sources and a launch runs on the CPU (tests/emulator).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,20 +8,34 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 
-#include <algorithm>
+#include <utility>
 
 #include "../ops.h"
+#include "grid.h"
 
 namespace spikefuse::cuda {
 
-constexpr int kThreads = 256;
+// A parameter's type, found from the kernel alone, so that what is given to a launch is converted to it.
+template <class T>
+struct Given {
+  using type = T;
+};
 
-// Blocks of a grid-stride loop over `work` items: at least one, and no more than keep any current GPU busy, so that the
-// count fits every grid dimension whatever the work is.
-constexpr int64_t kMostBlocks = 32768;
-inline unsigned grid_for(int64_t work, int64_t per_block) {
-  return static_cast<unsigned>(std::clamp<int64_t>((work + per_block - 1) / per_block, 1, kMostBlocks));
+#if defined(SPIKEFUSE_EMULATED)
+
+class OnDevice {
+ public:
+  explicit OnDevice(const Tensor&) {}
+  cudaStream_t stream() const { return nullptr; }
+};
+
+template <class... Params>
+void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t,
+            typename Given<Params>::type... arguments) {
+  emulator::launch({blocks, threads, shared_bytes}, [&] { kernel(arguments...); });
 }
+
+#else
 
 // Makes a tensor's device current for its lifetime, and gives PyTorch's current stream there.
 class OnDevice {
@@ -35,5 +51,20 @@ class OnDevice {
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_;
 };
+
+// What a kernel may have without being asked for it; more must be allowed first.
+constexpr size_t kCommonSharedBytes = 48 * 1024;
+
+template <class... Params>
+void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t stream,
+            typename Given<Params>::type... arguments) {
+  const void* function = reinterpret_cast<const void*>(kernel);
+  if (shared_bytes > kCommonSharedBytes)
+    STD_CUDA_CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)));
+  void* addresses[] = {static_cast<void*>(&arguments)...};
+  STD_CUDA_CHECK(cudaLaunchKernel(function, dim3(blocks), dim3(threads), addresses, shared_bytes, stream));
+}
+
+#endif
 
 }  // namespace spikefuse::cuda

@@ -15,11 +15,10 @@ std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
   if (R * W > 0) {
     with_element_type(x.scalar_type(), [&](auto zero) {
       using io_t = decltype(zero);
-      pack_kernel<io_t><<<grid_for(R * W * 32, kThreads), kThreads, 0, device.stream()>>>(
-          x.const_data_ptr<io_t>(), x.stride(0), x.stride(1), R, N, mutable_words_data(words),
-          reinterpret_cast<unsigned long long*>(counts.mutable_data_ptr<int64_t>()));
+      launch(pack_kernel<io_t>, grid_for(R * W, kThreads / 32), kThreads, 0, device.stream(), x.const_data_ptr<io_t>(),
+             x.stride(0), x.stride(1), R, N, mutable_words_data(words),
+             reinterpret_cast<unsigned long long*>(counts.mutable_data_ptr<int64_t>()));
     });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
   // Two scalars of their own: outputs of an op must not alias each other.
   return {words, torch::stable::clone(torch::stable::select(counts, 0, 0)),
@@ -38,10 +37,9 @@ Tensor unpack_spikes(Tensor words, int64_t neurons, ScalarType dtype) {
   if (R * neurons > 0) {
     with_element_type(dtype, [&](auto zero) {
       using io_t = decltype(zero);
-      unpack_kernel<io_t><<<grid_for(R * neurons, kThreads), kThreads, 0, device.stream()>>>(
-          words_data(rows), R, neurons, x.mutable_data_ptr<io_t>());
+      launch(unpack_kernel<io_t>, grid_for(R * words_for(neurons), kThreads / 32), kThreads, 0, device.stream(),
+             words_data(rows), R, neurons, x.mutable_data_ptr<io_t>());
     });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
   return x;
 }
@@ -57,10 +55,9 @@ Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset)
   if (steps * B * W > 0) {
     with_io_type(rates.scalar_type(), [&](auto, auto zero) {
       using io_t = decltype(zero);
-      poisson_kernel<io_t><<<grid_for(steps * B * W, kThreads), kThreads, 0, device.stream()>>>(
-          rows.const_data_ptr<io_t>(), steps, B, N, uint64_t(seed), uint32_t(offset), mutable_words_data(words));
+      launch(poisson_kernel<io_t>, grid_for(steps * B * W, kThreads), kThreads, 0, device.stream(),
+             rows.const_data_ptr<io_t>(), steps, B, N, uint64_t(seed), uint32_t(offset), mutable_words_data(words));
     });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
   return words;
 }

@@ -3,6 +3,7 @@
 
 #include "../packing.h"
 #include "../philox.h"
+#include "device.cuh"
 
 namespace spikefuse::cuda {
 
@@ -13,14 +14,13 @@ __global__ void pack_kernel(const io_t* x, int64_t stride_r, int64_t stride_n, i
                             unsigned long long* counts) {
   const int64_t W = words_for(N), total = R * W;
   const int lane = threadIdx.x % 32;
-  const int64_t warps = int64_t(gridDim.x) * blockDim.x / 32;
   unsigned long long spikes = 0, odd = 0;
-  for (int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / 32; i < total; i += warps) {
+  for (int64_t i = global_thread() / 32; i < total; i += all_threads() / 32) {
     const int64_t r = i / W, n = i % W * kWordBits + lane;
     double value = 0;
     if (n < N) value = static_cast<double>(x[r * stride_r + n * stride_n]);
-    const uint32_t word = __ballot_sync(0xffffffffu, value != 0);
-    const uint32_t bad = __ballot_sync(0xffffffffu, value != 0 && value != 1);
+    const uint32_t word = __ballot_sync(kAllLanes, value != 0);
+    const uint32_t bad = __ballot_sync(kAllLanes, value != 0 && value != 1);
     if (lane == 0) {
       words[i] = word;
       spikes += __popc(word);
@@ -31,19 +31,23 @@ __global__ void pack_kernel(const io_t* x, int64_t stride_r, int64_t stride_n, i
   if (lane == 0 && odd) atomicAdd(counts + 1, odd);
 }
 
+// A warp writes a word's neurons, a lane each.
 template <class io_t>
 __global__ void unpack_kernel(const uint32_t* words, int64_t R, int64_t N, io_t* x) {
-  const int64_t W = words_for(N), total = R * N, step = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step)
-    x[i] = static_cast<io_t>(spike_at(words + i / N * W, i % N) ? 1.0f : 0.0f);
+  const int64_t W = words_for(N), total = R * W;
+  const int lane = threadIdx.x % 32;
+  for (int64_t i = global_thread() / 32; i < total; i += all_threads() / 32) {
+    const int64_t r = i / W, n = i % W * kWordBits + lane;
+    if (n < N) x[r * N + n] = static_cast<io_t>(words[i] >> lane & 1u ? 1.0f : 0.0f);
+  }
 }
 
 // A thread makes a word: eight draws of four inputs each.
 template <class io_t>
 __global__ void poisson_kernel(const io_t* rates, int64_t T, int64_t B, int64_t N, uint64_t seed, uint32_t offset,
                                uint32_t* words) {
-  const int64_t W = words_for(N), total = T * B * W, step = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
+  const int64_t W = words_for(N), total = T * B * W;
+  for (int64_t i = global_thread(); i < total; i += all_threads()) {
     const int64_t w = i % W, b = i / W % B, t = i / W / B;
     uint32_t word = 0;
     for (int q = 0; q < 8; ++q) {

@@ -1,0 +1,58 @@
+// What kernels share: dynamic shared memory, vectors of 16 bytes, sums over a block.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "../macros.h"
+#include "grid.h"
+
+namespace spikefuse::cuda {
+
+// All shared memory is dynamic: the emulator gives each block its own, with what lies behind it guarded.
+template <class T>
+__device__ __forceinline__ T* shared_memory() {
+#if defined(SPIKEFUSE_EMULATED)
+  return reinterpret_cast<T*>(emulator::block().shared());
+#else
+  extern __shared__ __align__(128) unsigned char memory[];
+  return reinterpret_cast<T*>(memory);
+#endif
+}
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ int64_t global_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ int64_t all_threads() { return int64_t(gridDim.x) * blockDim.x; }
+
+// kCount neighbouring elements, read and written by one instruction for each 16 bytes of them.
+template <class T, int kCount>
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
+  T x[kCount];
+};
+
+template <int kCount, class T>
+__device__ __forceinline__ Pack<T, kCount> load_pack(const T* from) {
+  return *reinterpret_cast<const Pack<T, kCount>*>(from);
+}
+
+template <class T, int kCount>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T, kCount>& values) {
+  *reinterpret_cast<Pack<T, kCount>*>(to) = values;
+}
+
+// The sum over a block, in an order that depends on nothing but its size; known to thread 0. `memory` holds a T for
+// each warp; all threads of the block call this.
+template <class T>
+__device__ T block_sum(T value, T* memory) {
+  SF_UNROLL for (int half = 16; half > 0; half /= 2) value += __shfl_down_sync(kAllLanes, value, half);
+  const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  __syncthreads();  // `memory` may still be read from an earlier sum
+  if (threadIdx.x % 32 == 0) memory[warp] = value;
+  __syncthreads();
+  T total = T(0);
+  if (threadIdx.x == 0)
+    for (unsigned w = 0; w < warps; ++w) total += memory[w];
+  return total;
+}
+
+}  // namespace spikefuse::cuda

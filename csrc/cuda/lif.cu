@@ -1,0 +1,98 @@
+// LIF layer on CUDA: all T time steps forward, and the reverse scan, in one launch each; a loss takes a second, small
+// one.
+#include "../lif_op.h"
+#include "launch.h"
+#include "lif.cuh"
+
+namespace spikefuse::cuda {
+
+// Whether every row of [T, B, N] can be read `count` elements at a time: neighbours in memory, and rows aligned.
+template <class T>
+static bool reads_packed(const Strided<T>& x, int count) {
+  return !x.data || (x.n == 1 && x.t % count == 0 && x.b % count == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0);
+}
+
+// [B, N], or [T, B, N] without gaps, whose rows are of a fitting length.
+template <class T>
+static bool reads_packed(const T* x) {
+  return reinterpret_cast<uintptr_t>(x) % 16 == 0;
+}
+
+// Where samples and neurons lie behind each other, and all neurons share their constants, they are one long row: rows
+// of an odd number of neurons can then be read 16 bytes at a time as well.
+template <class T>
+static bool is_one_row(const Strided<T>& x, int64_t B, int64_t N) {
+  return !x.data || ((x.n == 1 || N == 1) && (x.b == N || B == 1));
+}
+template <class P>
+static void make_one_row(P& p) {
+  p.N *= p.B;
+  p.B = 1;
+}
+
+template <class acc_t, class io_t>
+static void run_forward(LifForward<acc_t, io_t> p, const Tensor& z) {
+  if (p.decay_stride == 0 && p.threshold_stride == 0 && !p.target && is_one_row(p.z, p.B, p.N)) {
+    make_one_row(p);
+    p.z.n = 1;
+  }
+  const OnDevice device(z);
+  constexpr int count = kNeurons<acc_t>;
+  const bool packed = p.N % count == 0 && reads_packed(p.z, count) && reads_packed(p.state);
+  const int64_t items = p.B * p.N / (packed ? count : 1);
+  const unsigned threads = scan_threads(items), blocks = grid_for(items, threads);
+  Tensor loss = torch::stable::new_empty(z, {p.target ? blocks : 0}, ScalarType::Double);
+  Tensor open = torch::stable::new_empty(z, {p.target ? blocks : 0}, ScalarType::Long);
+  const BlockErrors errors{loss.mutable_data_ptr<double>(), open.mutable_data_ptr<int64_t>()};
+  const size_t shared = p.target ? threads / 32 * sizeof(double) : 0;
+  if (packed)
+    launch(lif_forward_kernel<acc_t, io_t, count>, blocks, threads, shared, device.stream(), p, errors);
+  else
+    launch(lif_forward_kernel<acc_t, io_t, 1>, blocks, threads, shared, device.stream(), p, errors);
+  if (p.target)
+    launch(sum_errors_kernel<acc_t>, 1, kThreads, kThreads / 32 * sizeof(double), device.stream(), errors, blocks,
+           p.loss, p.open_errors);
+}
+
+template <class acc_t, class io_t>
+static void run_backward(LifBackward<acc_t, io_t> p, const Tensor& v) {
+  if (p.B * p.N == 0) return;
+  if (p.decay_stride == 0 && p.threshold_stride == 0 && !p.target && is_one_row(p.grad_spikes, p.B, p.N) &&
+      is_one_row(p.grad_v, p.B, p.N)) {
+    make_one_row(p);
+    p.grad_spikes.n = p.grad_v.n = 1;
+  }
+  const OnDevice device(v);
+  constexpr int count = kNeurons<acc_t>;
+  const bool packed = p.N % count == 0 && reads_packed(p.grad_spikes, count) && reads_packed(p.grad_v, count) &&
+                      reads_packed(p.v) && reads_packed(p.state) && reads_packed(p.grad_state);
+  const int64_t items = p.B * p.N / (packed ? count : 1);
+  const unsigned threads = scan_threads(items), blocks = grid_for(items, threads);
+  if (packed)
+    launch(lif_backward_kernel<acc_t, io_t, count>, blocks, threads, 0, device.stream(), p);
+  else
+    launch(lif_backward_kernel<acc_t, io_t, 1>, blocks, threads, 0, device.stream(), p);
+}
+
+// Any strides are read where they lie.
+static const Tensor& as_it_is(const Tensor& t) { return t; }
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward(Tensor z, std::optional<Tensor> state, Tensor decay,
+                                                               Tensor threshold, std::optional<Tensor> target,
+                                                               int64_t reset) {
+  return lif_forward_op(z, state, decay, threshold, target, reset, as_it_is, [&](const auto& p) { run_forward(p, z); });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> lif_backward(std::optional<Tensor> grad_spikes, std::optional<Tensor> grad_v,
+                                                        std::optional<Tensor> grad_state,
+                                                        std::optional<Tensor> grad_loss, Tensor v,
+                                                        std::optional<Tensor> state, Tensor decay, Tensor threshold,
+                                                        std::optional<Tensor> target, ScalarType dtype, int64_t reset,
+                                                        bool detach_reset, int64_t surrogate, double slope,
+                                                        bool parameter_gradients) {
+  return lif_backward_op(grad_spikes, grad_v, grad_state, grad_loss, v, state, decay, threshold, target, dtype, reset,
+                         detach_reset, surrogate, slope, parameter_gradients, as_it_is,
+                         [&](const auto& p) { run_backward(p, v); });
+}
+
+}  // namespace spikefuse::cuda

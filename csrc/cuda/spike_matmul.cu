@@ -1,0 +1,97 @@
+// Products with packed spikes on CUDA: Z = X W, and dW = X^T g for its backward, which is the same product once the
+// bits of X are transposed.
+#include "../checks.h"
+#include "launch.h"
+#include "spike_matmul.cuh"
+#include "spike_mma.cuh"
+
+namespace spikefuse::cuda {
+
+template <class acc_t, int kCount>
+static void gather(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z, Choice choice,
+                   cudaStream_t stream) {
+  const unsigned threads = gather_threads(M, kCount);
+  const int64_t tasks = R * divide_up(M, int64_t(threads) * kCount);
+  launch(gather_kernel<acc_t, kCount>, grid_for(tasks, 1), threads, gather_shared_bytes(threads), stream, words, R, N,
+         weight, M, z, choice);
+}
+
+template <class Tile>
+static void multiply_on_tensor_cores(const uint32_t* words, int64_t R, int64_t N, const float* weight, int64_t M,
+                                     float* z, Choice choice, cudaStream_t stream) {
+  const int64_t tiles = divide_up(R, Tile::kRows) * divide_up(M, Tile::kColumns);
+  launch(spike_mma_kernel<Tile>, grid_for(tiles, 1), Tile::kThreads, Tile::kSharedBytes, stream, words, R, N, weight, M,
+         z, choice);
+}
+
+// z [R, M] = X [R, N] times weight [N, M]
+template <class acc_t>
+static void multiply(const uint32_t* words, int64_t R, int64_t N, const Tensor& weight, int64_t M, Tensor& z,
+                     cudaStream_t stream) {
+  if (R == 0 || M == 0) return;
+  const acc_t* w = weight.const_data_ptr<acc_t>();
+  acc_t* out = z.mutable_data_ptr<acc_t>();
+  Choice choice{nullptr, 0};
+  Tensor spikes;
+  if constexpr (std::is_same_v<acc_t, float>) {
+    if (tensor_cores_may_pay(R, N)) {
+      spikes = torch::stable::new_zeros(weight, {1}, ScalarType::Long);
+      auto* count = reinterpret_cast<unsigned long long*>(spikes.mutable_data_ptr<int64_t>());
+      choice = {count, gathered_spikes(R, N)};
+      launch(count_spikes_kernel, grid_for(R * words_for(N), 8 * kThreads), kThreads,
+             kThreads / 32 * sizeof(unsigned long long), stream, words, R * words_for(N), count);
+      if (large_tiles(R, M))
+        multiply_on_tensor_cores<LargeTile>(words, R, N, w, M, out, choice, stream);
+      else
+        multiply_on_tensor_cores<SmallTile>(words, R, N, w, M, out, choice, stream);
+    }
+  }
+  constexpr int count = 16 / sizeof(acc_t);
+  if (M % count == 0 && reinterpret_cast<uintptr_t>(w) % 16 == 0)
+    gather<acc_t, count>(words, R, N, w, M, out, choice, stream);
+  else
+    gather<acc_t, 1>(words, R, N, w, M, out, choice, stream);
+}
+
+static void multiply(const uint32_t* words, int64_t R, int64_t N, const Tensor& weight, int64_t M, Tensor& z,
+                     cudaStream_t stream) {
+  if (weight.scalar_type() == ScalarType::Double)
+    multiply<double>(words, R, N, weight, M, z, stream);
+  else
+    multiply<float>(words, R, N, weight, M, z, stream);
+}
+
+Tensor spike_matmul(Tensor words, Tensor weight) {
+  check_dims(words, "words", 2);
+  check_dtype(words, "words", ScalarType::Int);
+  check_operand(weight, "weight");
+  check_same_device(weight, "weight", words);
+  const int64_t R = words.size(0), N = weight.size(0), M = weight.size(1);
+  check_shape(words, "words", {R, words_for(N)});
+  const OnDevice device(weight);
+  Tensor z = torch::stable::new_empty(weight, {R, M});
+  const Tensor rows = torch::stable::contiguous(words), input_major = torch::stable::contiguous(weight);
+  multiply(words_data(rows), R, N, input_major, M, z, device.stream());
+  return z;
+}
+
+Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons) {
+  check_dims(words, "words", 2);
+  check_dtype(words, "words", ScalarType::Int);
+  check_operand(grad, "grad");
+  check_same_device(grad, "grad", words);
+  STD_TORCH_CHECK(neurons >= 0, "spikefuse: expected neurons >= 0, got ", neurons);
+  const int64_t R = grad.size(0), M = grad.size(1);
+  check_shape(words, "words", {R, words_for(neurons)});
+  const OnDevice device(grad);
+  Tensor out = torch::stable::new_empty(grad, {neurons, M});
+  const Tensor rows = torch::stable::contiguous(words), grad_rows = torch::stable::contiguous(grad);
+  Tensor transposed = torch::stable::new_empty(words, {neurons, words_for(R)});
+  if (transposed.numel() > 0)
+    launch(transpose_words_kernel, grid_for(words_for(R) * words_for(neurons), kThreads / 32), kThreads, 0,
+           device.stream(), words_data(rows), R, neurons, mutable_words_data(transposed));
+  multiply(words_data(transposed), neurons, R, grad_rows, M, out, device.stream());
+  return out;
+}
+
+}  // namespace spikefuse::cuda

@@ -1,0 +1,91 @@
+// The CUDA half on the emulator as a library of ops, spikefuse_emulated: the launchers and kernels of csrc/cuda, and
+// what tests of the emulator itself need.
+#include "../../csrc/checks.h"
+#include "../../csrc/cuda/device.cuh"
+#include "../../csrc/cuda/grid.h"
+#include "../../csrc/cuda/launch.h"
+#include "../../csrc/schemas.h"
+
+namespace spikefuse::cuda {
+
+// x turned round within each block of `threads` elements, by way of shared memory.
+__global__ void reverse_kernel(const float* x, float* out, bool barrier) {
+  auto* memory = shared_memory<float>();
+  const int64_t first = int64_t(blockIdx.x) * blockDim.x;
+  memory[threadIdx.x] = x[first + threadIdx.x];
+  if (barrier) __syncthreads();
+  out[first + threadIdx.x] = memory[blockDim.x - 1 - threadIdx.x];
+}
+
+// Mistakes that tests make on purpose.
+enum class Mistake : int64_t { none, no_barrier, half_at_barrier, half_in_warp, shared_too_small, reads_past_the_end };
+
+__global__ void diverging_kernel(bool in_warp) {
+  if (threadIdx.x % 2) return;
+  if (in_warp)
+    __syncwarp();
+  else
+    __syncthreads();
+}
+
+__global__ void copy_kernel(const float* x, float* out, int64_t count) {
+  for (int64_t i = global_thread(); i < count; i += all_threads()) out[i] = x[i];
+}
+
+Tensor reverse_blocks(Tensor x, int64_t threads, int64_t mistake) {
+  const int64_t count = x.numel();
+  Tensor out = torch::stable::new_empty(x, {count});
+  const float* from = x.const_data_ptr<float>();
+  float* to = out.mutable_data_ptr<float>();
+  const auto blocks = unsigned(count / threads), size = unsigned(threads);
+  switch (static_cast<Mistake>(mistake)) {
+    case Mistake::half_at_barrier:
+    case Mistake::half_in_warp:
+      launch(diverging_kernel, blocks, size, 0, nullptr, static_cast<Mistake>(mistake) == Mistake::half_in_warp);
+      break;
+    case Mistake::shared_too_small:
+      launch(reverse_kernel, blocks, size, (threads - 1) * sizeof(float), nullptr, from, to, true);
+      break;
+    case Mistake::reads_past_the_end: {
+      Tensor longer = torch::stable::new_empty(x, {count + 1});
+      launch(copy_kernel, blocks, size, 0, nullptr, from, longer.mutable_data_ptr<float>(), count + 1);
+      break;
+    }
+    default:
+      launch(reverse_kernel, blocks, size, threads * sizeof(float), nullptr, from, to,
+             static_cast<Mistake>(mistake) == Mistake::none);
+  }
+  return out;
+}
+
+void set_seed(int64_t seed) { emulator::set_seed(uint64_t(seed)); }
+
+// The pure host functions of grid.h, by name.
+int64_t grid(std::string name, int64_t a, int64_t b) {
+  if (name == "grid_for") return grid_for(a, b);
+  if (name == "scan_threads") return scan_threads(a);
+  if (name == "gather_threads") return gather_threads(a, int(b));
+  if (name == "gathered_spikes") return int64_t(gathered_spikes(a, b));
+  if (name == "tensor_cores_may_pay") return tensor_cores_may_pay(a, b);
+  if (name == "large_tiles") return large_tiles(a, b);
+  STD_TORCH_CHECK(false, "no such function: ", name);
+}
+
+}  // namespace spikefuse::cuda
+
+STABLE_TORCH_LIBRARY(spikefuse_emulated, m) {
+  spikefuse::define_ops(m);
+  m.def("reverse_blocks(Tensor x, int threads, int mistake) -> Tensor");
+  m.def("set_seed(int seed) -> ()");
+  m.def("grid(str name, int a, int b) -> int");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(spikefuse_emulated, CPU, m) {
+  SPIKEFUSE_IMPLEMENT_OPS(m, spikefuse::cuda);
+  m.impl("reverse_blocks", TORCH_BOX(&spikefuse::cuda::reverse_blocks));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(spikefuse_emulated, CompositeExplicitAutograd, m) {
+  m.impl("set_seed", TORCH_BOX(&spikefuse::cuda::set_seed));
+  m.impl("grid", TORCH_BOX(&spikefuse::cuda::grid));
+}

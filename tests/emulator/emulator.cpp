@@ -1,0 +1,296 @@
+#include "emulator.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <numeric>
+
+#include "include/cuda_runtime.h"
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace emulator {
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kStack = 1 << 19;
+#else
+constexpr size_t kStack = 1 << 16;
+#endif
+
+// A place that execution can leave and come back to.
+struct Context {
+#if defined(__x86_64__)
+  void* stack_pointer = nullptr;
+#else
+  ucontext_t context;
+#endif
+  const void* stack = nullptr;  // as the sanitizer wants to know it
+  size_t size = 0;
+};
+
+#if defined(__x86_64__)
+// Saves what a call must preserve on the one stack and takes it from the other; ucontext's own switch makes a system
+// call each time.
+extern "C" void emulator_switch(void** save, void* load);
+asm(R"(
+.text
+.type emulator_switch, @function
+emulator_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size emulator_switch, .-emulator_switch
+)");
+#endif
+
+void switch_context(Context& from, Context& to) {
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake_stack = nullptr;
+  __sanitizer_start_switch_fiber(&fake_stack, to.stack, to.size);
+#endif
+#if defined(__x86_64__)
+  emulator_switch(&from.stack_pointer, to.stack_pointer);
+#else
+  swapcontext(&from.context, &to.context);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  const void* left;
+  size_t left_size;
+  __sanitizer_finish_switch_fiber(fake_stack, &left, &left_size);
+#endif
+}
+
+void prepare(Context& context, unsigned char* stack, void (*entry)()) {
+  context.stack = stack;
+  context.size = kStack;
+#if defined(__x86_64__)
+  // Where the switch finds six saved registers and an address to return to; a return address lies 16 n + 8.
+  auto* top = reinterpret_cast<void**>(stack + kStack - 16);
+  *--top = nullptr;
+  *--top = reinterpret_cast<void*>(entry);
+  for (int i = 0; i < 6; ++i) *--top = nullptr;
+  context.stack_pointer = top;
+#else
+  getcontext(&context.context);
+  context.context.uc_stack.ss_sp = stack;
+  context.context.uc_stack.ss_size = kStack;
+  context.context.uc_link = nullptr;
+  makecontext(&context.context, entry, 0);
+#endif
+}
+
+// Stacks are kept from block to block: a test runs tens of thousands of them.
+class Stacks {
+ public:
+  unsigned char* take() {
+    if (!free_.empty()) {
+      unsigned char* stack = free_.back();
+      free_.pop_back();
+#if defined(__SANITIZE_ADDRESS__)
+      __asan_unpoison_memory_region(stack, kStack);  // from frames that were left and never returned from
+#endif
+      return stack;
+    }
+    void* stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED) throw std::bad_alloc();
+    return static_cast<unsigned char*>(stack);
+  }
+  void give(unsigned char* stack) { free_.push_back(stack); }
+
+ private:
+  std::vector<unsigned char*> free_;
+};
+
+Stacks stacks;
+Context scheduler;
+Block* running = nullptr;
+Fibre* starting = nullptr;
+std::mutex one_launch;
+
+uint64_t initial_seed() {
+  const char* text = std::getenv("SPIKEFUSE_EMULATOR_SEED");
+  return text ? std::strtoull(text, nullptr, 10) : 0;
+}
+uint64_t seed = initial_seed();
+
+// splitmix64
+uint64_t next_random(uint64_t& state) {
+  uint64_t z = state += 0x9e3779b97f4a7c15ull;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+  return z ^ z >> 31;
+}
+
+}  // namespace
+
+class Fibre {
+ public:
+  explicit Fibre(const std::function<void()>& body) : body_(body), stack_(stacks.take()) {
+    prepare(context_, stack_, &Fibre::enter);
+  }
+  ~Fibre() { stacks.give(stack_); }
+
+  // From the scheduler: runs until the fibre pauses or has gone through the kernel, and then, once more, from its
+  // start. False at the end of the kernel.
+  bool resume() {
+    starting = this;
+    ended_ = false;
+    switch_context(scheduler, context_);
+    if (error_) std::rethrow_exception(error_);
+    return !ended_;
+  }
+  void pause() { switch_context(context_, scheduler); }
+
+ private:
+  static void enter() {
+#if defined(__SANITIZE_ADDRESS__)
+    // the first arrival on this stack; what was left is the scheduler's, whose bounds are not known otherwise
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.size);
+#endif
+    Fibre* self = starting;
+    for (;;) {
+      try {
+        self->body_();
+      } catch (...) {
+        self->error_ = std::current_exception();
+      }
+      self->ended_ = true;
+      self->pause();
+    }
+  }
+
+  const std::function<void()>& body_;
+  unsigned char* stack_;
+  Context context_;
+  bool ended_ = false;
+  std::exception_ptr error_;
+};
+
+Block::Block(const Launch& launch, const std::function<void()>& body)
+    : launch_(launch), shared_(nullptr, std::free), meetings_((launch.threads + 31) / 32) {
+  for (unsigned i = 0; i < launch.threads; ++i) fibres_.push_back(std::make_unique<Fibre>(body));
+}
+
+Block::~Block() { running = nullptr; }
+
+void Block::run(unsigned block, uint64_t random) {
+  running = this;
+  block_ = block;
+  random_ = random;
+  if (launch_.shared_bytes > 0) {
+    // aligned_alloc wants a multiple of the alignment, and the sanitizer the very size
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 128, launch_.shared_bytes) != 0) throw std::bad_alloc();
+    std::memset(memory, 0xff, launch_.shared_bytes);
+    shared_.reset(static_cast<unsigned char*>(memory));
+  }
+  blockIdx = {block, 0, 0};
+  finished_ = 0;
+  ready_.resize(launch_.threads);
+  std::iota(ready_.begin(), ready_.end(), 0u);
+  while (finished_ < launch_.threads) {
+    if (ready_.empty()) fail_stuck();
+    std::swap(ready_[next_random(random_) % ready_.size()], ready_.back());
+    current_ = ready_.back();
+    ready_.pop_back();
+    threadIdx = {current_, 0, 0};
+    if (!fibres_[current_]->resume()) ++finished_;
+  }
+}
+
+void Block::wait() { fibres_[current_]->pause(); }
+
+void Block::barrier() {
+  at_barrier_.push_back(current_);
+  if (at_barrier_.size() == launch_.threads) {
+    ready_.insert(ready_.end(), at_barrier_.begin(), at_barrier_.end());
+    at_barrier_.clear();
+  }
+  wait();
+}
+
+std::shared_ptr<const Meeting> Block::meet(unsigned mask, const char* what, const void* bytes, size_t size) {
+  const unsigned warp = current_ / 32, lane = current_ % 32;
+  if (!(mask >> lane & 1u)) throw std::logic_error(std::string(what) + ": the mask leaves out the calling lane");
+  auto& open = meetings_[warp];
+  const auto found = std::find_if(open.begin(), open.end(), [&](const auto& m) { return m->mask == mask; });
+  const std::shared_ptr<Meeting> meeting = found != open.end() ? *found : std::make_shared<Meeting>();
+  if (found == open.end()) {
+    meeting->mask = mask;
+    meeting->what = what;
+    open.push_back(meeting);
+  } else if (std::strcmp(meeting->what, what) != 0) {
+    throw std::logic_error(std::string("lanes of one mask meet in ") + meeting->what + " and in " + what);
+  }
+  std::memcpy(meeting->bytes.data() + lane * kPayload, bytes, size);
+  meeting->arrived |= 1u << lane;
+  if (meeting->arrived == mask) {
+    open.erase(std::find(open.begin(), open.end(), meeting));  // the next one of this mask is another meeting
+    for (unsigned i = 0; i < 32; ++i)
+      if (mask >> i & 1u) ready_.push_back(warp * 32 + i);
+  }
+  wait();
+  return meeting;
+}
+
+void Block::fail_stuck() const {
+  std::string text = "block " + std::to_string(block_) + " is stuck: " + std::to_string(finished_) + " of " +
+                     std::to_string(launch_.threads) + " threads have ended, " + std::to_string(at_barrier_.size()) +
+                     " wait at __syncthreads";
+  for (size_t warp = 0; warp < meetings_.size(); ++warp)
+    for (const auto& meeting : meetings_[warp])
+      text += ", " + std::to_string(__builtin_popcount(meeting->arrived)) + " of warp " + std::to_string(warp) +
+              " wait in " + meeting->what;
+  throw std::logic_error(text);
+}
+
+Block& block() {
+  if (!running) throw std::logic_error("a function of the GPU was called outside of a kernel");
+  return *running;
+}
+
+void set_seed(uint64_t value) {
+  const std::lock_guard<std::mutex> lock(one_launch);
+  seed = value;
+}
+
+void launch(const Launch& launch, const std::function<void()>& body) {
+  if (launch.blocks == 0 || launch.blocks > 0x7fffffffu || launch.threads == 0 || launch.threads > 1024)
+    throw std::invalid_argument("an invalid grid: " + std::to_string(launch.blocks) + " blocks of " +
+                                std::to_string(launch.threads) + " threads");
+  if (launch.shared_bytes > 99 * 1024)
+    throw std::invalid_argument(std::to_string(launch.shared_bytes) +
+                                " bytes of shared memory: not every GPU has them");
+  const std::lock_guard<std::mutex> lock(one_launch);
+  gridDim = {launch.blocks, 1, 1};
+  blockDim = {launch.threads, 1, 1};
+  uint64_t random = next_random(seed);
+  std::vector<unsigned> order(launch.blocks);
+  std::iota(order.begin(), order.end(), 0u);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[next_random(random) % i]);
+  Block block(launch, body);
+  for (unsigned i : order) block.run(i, next_random(random));
+}
+
+}  // namespace emulator

@@ -1,0 +1,87 @@
+// Runs CUDA kernels on one CPU thread: every GPU thread is a fibre with a stack of its own, and a fibre runs until it
+// waits for others at a barrier or in a warp's collective. Which fibre goes on next is drawn from a seed, so code that
+// relies on an order that no barrier guarantees gives other results from seed to seed.
+//
+// What is undefined on a GPU is an error here: a barrier that some threads of the block never reach, a collective that
+// lanes of its mask never reach or reach with another collective. Shared memory is heap memory of the very size that
+// was asked for, made anew for every block and filled with 0xff, which reads as NaN.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace emulator {
+
+struct Index {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+struct Launch {
+  unsigned blocks = 1, threads = 1;
+  size_t shared_bytes = 0;
+};
+
+// What the lanes of a warp exchange in one collective: up to this many bytes each.
+constexpr size_t kPayload = 64;
+
+struct Meeting {
+  unsigned mask;
+  const char* what;
+  unsigned arrived = 0;
+  std::array<unsigned char, 32 * kPayload> bytes;
+};
+
+class Fibre;
+
+// The block that is running, of a launch whose blocks run one after the other on the same fibres.
+class Block {
+ public:
+  Block(const Launch& launch, const std::function<void()>& body);
+  ~Block();
+  void run(unsigned block, uint64_t seed);
+  void barrier();
+  unsigned char* shared() { return shared_.get(); }
+  int lane() const { return int(current_ % 32); }
+  // Gives this lane's `size` bytes to the others of `mask`, waits for theirs, and returns all of them.
+  std::shared_ptr<const Meeting> meet(unsigned mask, const char* what, const void* bytes, size_t size);
+
+ private:
+  void wait();
+  [[noreturn]] void fail_stuck() const;
+
+  const Launch launch_;
+  unsigned block_ = 0;
+  uint64_t random_ = 0;
+  std::unique_ptr<unsigned char[], void (*)(void*)> shared_;
+  std::vector<std::unique_ptr<Fibre>> fibres_;
+  std::vector<unsigned> ready_, at_barrier_;
+  std::vector<std::vector<std::shared_ptr<Meeting>>> meetings_;  // of each warp, those that wait for lanes
+  unsigned current_ = 0, finished_ = 0;
+};
+
+// The block that is running; none outside of a launch.
+Block& block();
+inline int lane() { return block().lane(); }
+
+template <class T>
+std::array<T, 32> exchange(unsigned mask, const char* what, T value) {
+  static_assert(sizeof(T) <= kPayload);
+  const auto meeting = block().meet(mask, what, &value, sizeof(T));
+  std::array<T, 32> values;
+  for (int lane = 0; lane < 32; ++lane) std::memcpy(&values[lane], meeting->bytes.data() + lane * kPayload, sizeof(T));
+  return values;
+}
+
+// The order in which fibres run, from the next launch on; the start value is the environment's SPIKEFUSE_EMULATOR_SEED.
+void set_seed(uint64_t seed);
+
+// Runs all blocks one after the other, in an order drawn from the seed.
+void launch(const Launch& launch, const std::function<void()>& body);
+
+}  // namespace emulator

@@ -1,0 +1,59 @@
+// What the instructions of csrc/cuda/ptx.cuh do, in plain code.
+#pragma once
+
+#include "../emulator.h"
+
+namespace spikefuse::cuda {
+
+inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float float_of(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// To the nearest bf16, ties to even; NaN stays NaN.
+inline uint32_t round_bf16(float x) {
+  const uint32_t bits = bits_of(x);
+  if (x != x) return 0x7fff;
+  return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+inline uint32_t pack_bf16(float low, float high) { return round_bf16(high) << 16 | round_bf16(low); }
+
+inline void load_matrices_transposed(uint32_t (&x)[4], const void* row) {
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0) throw std::logic_error("ldmatrix: a row is not aligned to 16 bytes");
+  struct Row {
+    uint16_t element[8];
+  };
+  const auto rows = emulator::exchange(0xffffffffu, "ldmatrix", *static_cast<const Row*>(row));
+  const int lane = emulator::lane();
+  for (int m = 0; m < 4; ++m) {
+    const int first = 8 * m + 2 * (lane % 4), column = lane / 4;
+    x[m] = uint32_t(rows[first].element[column]) | uint32_t(rows[first + 1].element[column]) << 16;
+  }
+}
+
+inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  struct Operands {
+    uint32_t a[4], b[2];
+  };
+  const auto of = emulator::exchange(0xffffffffu, "mma", Operands{{a[0], a[1], a[2], a[3]}, {b0, b1}});
+  const int g = emulator::lane() / 4, c = emulator::lane() % 4;
+  const auto half = [](uint32_t pair, int i) { return float_of(i ? pair & 0xffff0000u : pair << 16); };
+  for (int i = 0; i < 4; ++i) {
+    const int high_row = i / 2, column = 2 * c + i % 2;
+    for (int k = 0; k < 16; ++k) {
+      // (row, k) lies in lane 4 (row % 8) + k % 8 / 2, (k, column) in lane 4 column + k % 8 / 2
+      const uint32_t left = of[4 * g + k % 8 / 2].a[high_row + 2 * (k / 8)];
+      const uint32_t right = of[4 * column + k % 8 / 2].b[k / 8];
+      d[i] += half(left, k % 2) * half(right, k % 2);
+    }
+  }
+}
+
+}  // namespace spikefuse::cuda
