@@ -22,9 +22,9 @@ SANITIZED := build/sanitize
 # Without the tests that measure memory, or start processes with another environment.
 SANITIZE_ARGS ?= -k "not instruction_set and not allocated"
 # Installed with --no-deps, because theirs would replace torch.
-TESTED_PEERS := snntorch==1.0.0 spikingjelly==2.0.0 loguru
+TESTED_PEERS := snntorch==1.0.0 spikingjelly==2.0.0 loguru lyon==1.0.0
 OTHER_PEERS := norse==1.1.0 sinabs==3.1.3 nir==1.0.8 nirtorch==2.6 h5py==3.16.0 pbr==7.1.3
-SANITIZE_TESTS ?= $(addprefix tests/test_,lif.py masked_loss.py packed.py poisson.py spike_matmul.py online.py)
+SANITIZE_TESTS ?= $(addprefix tests/test_,lif.py masked_loss.py packed.py poisson.py spike_matmul.py emulator.py online.py)
 
 .PHONY: help install demo test test-slow test-peers peers lint format cuda-compile cuda-link sanitize clean
 
@@ -54,9 +54,9 @@ test: $(BUILT) ## run the tests and the examples in docstrings
 test-slow: $(BUILT) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
-test-peers: $(BUILT) ## compare with snnTorch and SpikingJelly
+test-peers: $(BUILT) ## compare with snnTorch, SpikingJelly and lyon
 	$(BIN)/python -m pip install --quiet --no-deps $(TESTED_PEERS)
-	$(BIN)/python -m pytest tests/test_peers.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/test_peers.py tests/audio/test_lyon.py $(PYTEST_ARGS)
 
 peers: $(BUILT) ## install the libraries that the benchmarks compare with
 	$(BIN)/python -m pip install --quiet --no-deps $(TESTED_PEERS) $(OTHER_PEERS)

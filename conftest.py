@@ -6,8 +6,9 @@ import importlib.util
 
 NEEDS = {
     "spikefuse/app": ("typer", "rich", "safetensors"),
+    "spikefuse/audio": ("scipy",),
     "spikefuse/checkpoint.py": ("safetensors",),
-    "spikefuse/data": ("pooch", "sklearn"),
+    "spikefuse/data": ("pooch", "sklearn", "soundfile"),
     "spikefuse/plotting.py": ("matplotlib",),
 }
 

@@ -168,8 +168,12 @@ def spike_linear(x: PackedSpikes | Tensor, weight: Tensor, bias: Tensor | None =
 
     A dense input is packed on the way. If it is all zeros and ones, the product adds up the weight rows of the inputs
     that spike, where they are sparse, and sums of several rows looked up in a table, where they are dense; it keeps 1
-    bit per input-step for the backward. Any other dense input takes ``torch.nn.functional.linear``. Under torch.compile
-    a dense input always does: the choice depends on data.
+    bit per input-step for the backward. Any other dense input takes ``torch.nn.functional.linear``. On CUDA and under
+    torch.compile a dense input always does: the choice depends on data, and a GPU would be waited for.
+
+    On CUDA a packed input's rows are gathered where they are sparse, and multiplied on tensor cores, as exact sums of
+    three bf16 products, where they are dense; the device chooses, and nothing waits for it. As in any dense product, a
+    weight that is not finite then makes its column of z NaN for all rows.
 
     Args:
         x: ``[..., in]``, packed, or dense with the dtype of ``weight``.
@@ -324,12 +328,12 @@ def _check_device(caller: str, name: str, device: torch.device, reference: Tenso
 
 
 def _pack_if_spikes(x: Tensor, weight: Tensor) -> PackedSpikes | None:
-    """The packed form of x, if it is zeros and ones and torch is not tracing."""
+    """The packed form of x, if it is zeros and ones, and to ask costs neither a graph break nor a wait for a GPU."""
     if x.dtype != weight.dtype:
         if torch.is_autocast_enabled(x.device.type):
             return None
         raise TypeError(f"spike_linear: expected x of dtype {weight.dtype}, the weight's, got {x.dtype}")
-    if torch.compiler.is_compiling() or x.is_meta:
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
         return None
     packed, _, not_spikes = pack_counting(x)
     return None if not_spikes else packed

@@ -1,8 +1,9 @@
-"""Pictures of autoencoders at work, as PNG files; matplotlib is imported when the first one is made."""
+"""Pictures of nets at work and of what they hear, as PNG files; matplotlib is imported when the first one is made."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -202,6 +203,96 @@ def save_filters(path: str | Path, weight: Tensor, image_shape: tuple[int, int],
     assert picture is not None
     figure.colorbar(picture, ax=axes, label="weight", shrink=0.8)
     figure.suptitle(f"input weights of neurons 0 to {len(filters) - 1}", fontsize=11)
+    return _write(figure, path)
+
+
+def save_cochleagrams(
+    path: str | Path,
+    cochleagrams: Tensor,
+    *,
+    frame_rate: float,
+    centre_frequencies: Sequence[float],
+    titles: Sequence[str] | None = None,
+    heading: str | None = None,
+) -> Path:
+    """Writes a PNG of cochleagrams side by side: seconds across, the channels' centre frequencies in Hz upwards.
+
+    Dark is no activity, pale the highest rate of each picture; a silent one is dark.
+
+    Args:
+        path: of the PNG, written atomically.
+        cochleagrams: ``[frames * channels]`` or ``[B, frames * channels]``, the channel fastest.
+        frame_rate: frames a second, in Hz.
+        centre_frequencies: of the channels in Hz, in their order: either ascending or descending.
+        titles: one for each cochleagram, or None.
+        heading: above everything, or None.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: cochleagrams of another shape, of no frame or with NaN or infinity, centre frequencies that are
+            fewer than two, not positive or not in order, a frame rate that is not positive, or titles that do not fit.
+        ImportError: matplotlib is not installed.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "noise.png"
+        ...     save_cochleagrams(path, torch.rand(2, 50 * 3), frame_rate=1250, centre_frequencies=[900, 400, 100]).name
+        'noise.png'
+    """
+    centres = [float(centre) for centre in centre_frequencies]
+    steps = [after - before for before, after in itertools.pairwise(centres)]
+    if not steps or min(centres) <= 0 or not (min(steps) > 0 or max(steps) < 0):
+        raise ValueError(
+            "save_cochleagrams: expected at least two centre_frequencies, positive and in order, got "
+            f"{len(centres)} from {centres[:1]} to {centres[-1:]}"
+        )
+    if not 0 < frame_rate < math.inf:
+        raise ValueError(f"save_cochleagrams: expected a positive frame_rate in Hz, got {frame_rate}")
+    channels, shape = len(centres), list(cochleagrams.shape)
+    if cochleagrams.dim() not in (1, 2) or 0 in shape or shape[-1] % channels:
+        raise ValueError(f"save_cochleagrams: expected cochleagrams of shape [B, frames * {channels}], got {shape}")
+    values = cochleagrams.detach().to("cpu", torch.float32).reshape(-1, shape[-1] // channels, channels)
+    if not bool(values.isfinite().all()):
+        raise ValueError("save_cochleagrams: expected finite cochleagrams, got NaN or infinity")
+    if titles is not None and len(titles) != len(values):
+        raise ValueError(f"save_cochleagrams: expected {len(values)} titles, got {len(titles)}")
+
+    # Rows of equal height: the channels are evenly spaced on the ear's own scale, not in Hz.
+    rows = values.flip(2) if steps[0] < 0 else values
+    ascending = sorted(centres)
+    marks = sorted({round(i * (channels - 1) / min(6, channels - 1)) for i in range(min(6, channels - 1) + 1)})
+    columns = min(4, len(values))
+    lines = -(-len(values) // columns)
+    figure = _figure(3.0 * columns + 0.8, 2.0 * lines + (0.5 if heading else 0.2))
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    for i, axis in enumerate(axes.flat):
+        if i >= len(values):
+            axis.set_axis_off()
+            continue
+        axis.imshow(
+            rows[i].t().numpy(),
+            cmap="magma",
+            vmin=0,
+            vmax=float(rows[i].max()) or 1.0,
+            aspect="auto",
+            origin="lower",
+            interpolation="nearest",
+            extent=(0, len(rows[i]) / frame_rate, -0.5, channels - 0.5),
+        )
+        axis.set_yticks(marks, [f"{ascending[mark]:,.0f}" for mark in marks])
+        if titles is not None:
+            axis.set_title(titles[i], fontsize=10)
+        if i % columns == 0:
+            axis.set_ylabel("centre frequency (Hz)")
+        if i + columns >= len(values):
+            axis.set_xlabel("time (s)")
+            axis.tick_params(labelbottom=True)
+    if heading:
+        figure.suptitle(heading, fontsize=11)
     return _write(figure, path)
 
 

@@ -19,7 +19,7 @@ from spikefuse import _load, ops
 # Test modules share tests/comparison.py, and pytest's importlib mode leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from emulator import build  # noqa: E402 - found only after the line above
+from emulator import build
 
 # A run on a loaded machine is slow, not wrong; CI sees the same examples every time, a developer new ones.
 settings.register_profile("spikefuse", deadline=None, derandomize="CI" in os.environ, print_blob=True)
@@ -47,28 +47,36 @@ def emulated_backend() -> Backend:
     """The CUDA launchers and kernels on the CPU, built where they are out of date."""
     torch.ops.load_library(str(build.build(_load.build_info().get("sanitize", ""))))
     library = torch.ops.spikefuse_emulated
-    return Backend("cpu", {name: getattr(library, name) for name in EMULATED_OPS})
+    return Backend("cpu", {name: getattr(library, name) for name in build.implemented_ops()})
 
 
-EMULATED_OPS = (
-    *("lif_forward", "lif_backward", "pack_spikes", "unpack_spikes", "poisson_encode"),
-    *("spike_matmul", "spike_matmul_transposed"),
-)
-
-BACKENDS = {"cpu": Backend("cpu"), "emulated": emulated_backend()}
+BACKENDS = {"cpu": Backend("cpu")}
+if os.environ.get("SPIKEFUSE_EMULATED") != "0":
+    BACKENDS["emulated"] = emulated_backend()
 if cuda_kernels():
     BACKENDS["cuda"] = Backend("cuda")
 
 
 # Of module scope, so that hypothesis may draw many examples inside one test that uses it.
 @pytest.fixture(scope="module", params=list(BACKENDS))
-def device(request: pytest.FixtureRequest) -> Iterator[str]:
+def device(request: pytest.FixtureRequest) -> str:
     """The device of each backend in turn."""
-    backend = BACKENDS[request.param]
+    return BACKENDS[request.param].device
+
+
+def backend_of(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("device")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Replaces the ops while a test runs that asks for such a backend, and for no other test of its module."""
+    backend = BACKENDS.get(backend_of(item) or "cpu")
     with pytest.MonkeyPatch.context() as patch:
-        for name, op in backend.ops.items():
+        for name, op in (backend.ops if backend else {}).items():
             patch.setattr(ops, name, op)
-        yield backend.device
+        yield
 
 
 @pytest.fixture
@@ -91,7 +99,14 @@ def isolated() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+def pytest_report_header() -> str:
+    return f"backends: {', '.join(BACKENDS)}"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [
+        item for item in items if not (item.get_closest_marker("torch_device") and backend_of(item) == "emulated")
+    ]
     for item in items:
         if item.get_closest_marker("cuda") and not cuda_kernels():
             item.add_marker(pytest.mark.skip(reason="no GPU, or no CUDA kernels in this build"))

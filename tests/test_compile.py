@@ -15,8 +15,11 @@ from torch._dynamo.backends.common import aot_autograd
 
 from spikefuse import LIF, LIFLinear, PackedSpikes, functional
 
-# torch's own: Dynamo looks at .grad of whatever it is given
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+pytestmark = [
+    pytest.mark.torch_device,
+    # torch's own: Dynamo looks at .grad of whatever it is given
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
 
 
 @pytest.fixture(autouse=True)

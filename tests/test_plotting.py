@@ -55,6 +55,69 @@ def test_silent_filters(tmp_path: Path) -> None:
     plotting.save_filters(tmp_path / "filters.png", torch.zeros(4, 20), (4, 5))
 
 
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_cochleagrams(count: int, tmp_path: Path) -> None:
+    titles = [f"digit {i}" for i in range(count)]
+    path = plotting.save_cochleagrams(
+        tmp_path / "c.png",
+        torch.rand(count, 150 * 39),
+        frame_rate=1250.0,
+        centre_frequencies=torch.arange(5000, 1100, -100).tolist(),
+        titles=titles,
+        heading="heading",
+    )
+    assert size(path)[0] > 350
+
+
+def test_low_channels_are_at_the_bottom_whatever_their_order(tmp_path: Path) -> None:
+    rates = torch.zeros(100, 10)
+    rates[:, 0] = 1
+    pictures = [
+        matplotlib.image.imread(
+            plotting.save_cochleagrams(
+                tmp_path / "c.png", rates.reshape(-1), frame_rate=100, centre_frequencies=centres
+            )
+        )[:, :, :3].min(axis=2)
+        for centres in (range(100, 1100, 100), range(1000, 0, -100))
+    ]
+    # The lit row is dark above and below it in one picture each; text and margins are the same in both.
+    rows = [(picture - pictures[1 - i] > 0.3).sum(axis=1).argmax() for i, picture in enumerate(pictures)]
+    assert rows[0] > rows[1] + 100
+
+
+def test_a_silent_cochleagram(tmp_path: Path) -> None:
+    plotting.save_cochleagrams(tmp_path / "c.png", torch.zeros(50 * 3), frame_rate=1, centre_frequencies=[1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("shape", "centres", "rate", "titles", "message"),
+    [
+        ((10,), [300, 200, 100], 1, None, r"shape \[B, frames \* 3\], got \[10\]"),
+        ((1, 2, 6), [300, 200, 100], 1, None, r"got \[1, 2, 6\]"),
+        ((0, 6), [300, 200, 100], 1, None, r"got \[0, 6\]"),
+        ((6,), [300, 100, 200], 1, None, "positive and in order, got 3"),
+        ((6,), [2, 1, 0], 1, None, "positive and in order, got 3"),
+        ((6,), [100], 1, None, "at least two centre_frequencies"),
+        ((6,), [], 1, None, "at least two centre_frequencies, .*, got 0"),
+        ((6,), [1, 2], 0, None, "positive frame_rate in Hz, got 0"),
+        ((2, 6), [1, 2], 1, ["one"], "2 titles, got 1"),
+    ],
+    ids=str,
+)
+def test_bad_cochleagrams(
+    tmp_path: Path, shape: tuple[int, ...], centres: list[int], rate: float, titles: list[str] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plotting.save_cochleagrams(
+            tmp_path / "x.png", torch.rand(shape), frame_rate=rate, centre_frequencies=centres, titles=titles
+        )
+    with pytest.raises(ValueError, match="finite cochleagrams"):
+        plotting.save_cochleagrams(
+            tmp_path / "x.png", torch.full((4,), float("nan")), frame_rate=1, centre_frequencies=[1, 2]
+        )
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_bad_arguments(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     with pytest.raises(ValueError, match="at least one row"):

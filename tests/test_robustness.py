@@ -80,8 +80,13 @@ def test_more_than_2_to_the_31_elements() -> None:
 
 
 GUARDED = """
-import ctypes, mmap, torch
-from spikefuse import functional, ops, reference
+import ctypes, mmap, sys, torch
+from spikefuse import ops, reference
+sys.path.insert(0, HERE)
+if EMULATED:
+    from conftest import emulated_backend
+    for name, op in emulated_backend().ops.items():
+        setattr(ops, name, op)
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 keep = []
@@ -121,14 +126,18 @@ print("safe")
 """
 
 
-def test_nothing_is_read_past_the_end_of_an_input(isolated: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+@pytest.mark.parametrize("emulated", [False, True], ids=["cpu", "emulated"])
+def test_nothing_is_read_past_the_end_of_an_input(
+    isolated: Callable[..., subprocess.CompletedProcess[str]], emulated: bool
+) -> None:
     # 8: each input ends where its page ends, and the next page may not be touched.
     if not hasattr(ctypes.CDLL(None), "mprotect"):
         pytest.skip("needs mprotect")
-    result = isolated(f"PROBE = False\n{GUARDED}")
+    settings = f"HERE = {str(Path(__file__).parent)!r}\nEMULATED = {emulated}\n"
+    result = isolated(f"{settings}PROBE = False\n{GUARDED}")
     assert result.stdout.strip() == "safe", (result.returncode, result.stderr[-2000:])
     # and a read of one byte more does end the process
-    probe = isolated(f"PROBE = True\n{GUARDED}")
+    probe = isolated(f"{settings}PROBE = True\n{GUARDED}")
     assert probe.returncode < 0
 
 
@@ -284,9 +293,11 @@ def test_forward_and_backward_are_captured_in_a_graph() -> None:
 def test_no_call_waits_for_the_gpu() -> None:
     # 19: a synchronisation in forward or backward raises here.
     layer, x = LIFLinear(40, 33, leak=0.1, device="cuda"), PackedSpikes.pack(spike_train(6, 3, 40).cuda())
+    second, target = LIFLinear(33, 40, leak=0.1, device="cuda"), PackedSpikes.pack(spike_train(6, 3, 40, seed=1).cuda())
     torch.cuda.set_sync_debug_mode("error")
     try:
-        layer(x)[0].sum().backward()
+        hidden, _ = layer(x)
+        second.masked_loss(hidden, target).loss.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

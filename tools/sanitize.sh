@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the CPU half with AddressSanitizer and UndefinedBehaviorSanitizer into a folder of its own and runs tests on it,
-# once for each instruction set of this processor.
+# Builds the CPU half, and the CUDA half for the emulator, with AddressSanitizer and UndefinedBehaviorSanitizer into
+# folders of their own and runs tests on them, once for each instruction set of this processor.
 # usage: sanitize.sh PYTHON FOLDER PYTEST-ARGUMENTS...   (test files as tests/...)
 set -euo pipefail
 root=$PWD python=$PWD/$1 folder=$PWD/$2
@@ -26,8 +26,10 @@ assert _load.build_info()["sanitize"], _load.FOLDER
 print(ops.cpu_instruction_set())')
 sets=(avx512 avx2 default)
 while [ "${sets[0]}" != "$best" ]; do sets=("${sets[@]:1}"); done
+emulated=1 # the CUDA kernels on the emulator, which are the same for every instruction set
 for instruction_set in "${sets[@]}"; do
     echo "sanitize: $instruction_set"
-    SPIKEFUSE_ISA=$instruction_set "$python" -m pytest --rootdir="$root" --config-file="$root/pyproject.toml" \
+    SPIKEFUSE_EMULATED=$emulated SPIKEFUSE_ISA=$instruction_set "$python" -m pytest --rootdir="$root" --config-file="$root/pyproject.toml" \
         -p no:cacheprovider --quiet "${arguments[@]}"
+    emulated=0
 done

@@ -97,8 +97,8 @@ __global__ void __launch_bounds__(kScanThreads, 1) lif_forward_kernel(LifForward
     ForwardScan<acc_t, io_t, kCount> scan;
     scan.z = at(p.z, 0, b, n);
     scan.target = p.target ? p.target + b * words_for(p.N) + n / kWordBits : nullptr;
-    scan.v = p.v + b * p.N + n;
-    scan.spikes = p.spikes + b * p.N + n;
+    scan.v = p.v + (p.T > 0 ? b * p.N + n : 0);
+    scan.spikes = p.spikes + (p.T > 0 ? b * p.N + n : 0);
     scan.open = 0;
     load_parameter(p.decay, p.decay_stride, n, scan.decay);
     load_parameter(p.threshold, p.threshold_stride, n, scan.threshold);
@@ -175,11 +175,12 @@ __device__ __forceinline__ void backward_chunk(const LifBackward<acc_t, io_t>& p
   uint32_t target[kSteps];
   SF_UNROLL for (int k = 0; k < kSteps; ++k) {
     if (kWhole || k < left) {
-      if (kWhole || k + 1 < left)
+      if (kWhole || k + 1 < left) {
         before[k] = load_pack<kCount>(scan.v_before);
-      else
+        scan.v_before -= p.B * p.N;
+      } else {
         before[k] = load_or_zero<kCount>(state);
-      scan.v_before -= p.B * p.N;
+      }
       if (scan.grad_spikes) {
         grad_spikes[k] = load_pack<kCount>(scan.grad_spikes);
         scan.grad_spikes -= p.grad_spikes.t;
@@ -234,17 +235,17 @@ __device__ __forceinline__ void backward_chunk(const LifBackward<acc_t, io_t>& p
 template <class acc_t, class io_t, int kCount>
 __global__ void __launch_bounds__(kScanThreads, 1) lif_backward_kernel(LifBackward<acc_t, io_t> p) {
   constexpr int kAhead = 4;
-  const int64_t groups = p.N / kCount, items = p.B * groups, last = p.T - 1;
+  const int64_t groups = p.N / kCount, items = p.B * groups, last = p.T > 0 ? p.T - 1 : 0;
   const acc_t grad_loss = p.target ? *p.grad_loss : acc_t(0);
   for (int64_t item = global_thread(); item < items; item += all_threads()) {
     const int64_t b = item / groups, n = item % groups * kCount, own = b * p.N + n;
     ReverseScan<acc_t, io_t, kCount> scan;
-    const acc_t* v = p.v + last * p.B * p.N + own;
-    scan.v_before = v - p.B * p.N;
+    const acc_t* v = p.v + last * p.B * p.N + (p.T > 0 ? own : 0);
+    scan.v_before = p.T > 1 ? v - p.B * p.N : nullptr;
     scan.grad_spikes = at(p.grad_spikes, last, b, n);
     scan.grad_v = at(p.grad_v, last, b, n);
     scan.target = p.target ? p.target + (last * p.B + b) * words_for(p.N) + n / kWordBits : nullptr;
-    scan.grad_z = p.grad_z + last * p.B * p.N + own;
+    scan.grad_z = p.grad_z + last * p.B * p.N + (p.T > 0 ? own : 0);
     load_parameter(p.decay, p.decay_stride, n, scan.decay);
     load_parameter(p.threshold, p.threshold_stride, n, scan.threshold);
     const auto carried = load_or_zero<kCount>(p.grad_state ? p.grad_state + own : nullptr);

@@ -68,7 +68,9 @@ __global__ void __launch_bounds__(kThreads, 1) gather_kernel(const uint32_t* wor
     Pack<acc_t, kCount> sum;
     SF_UNROLL for (int i = 0; i < kCount; ++i) sum.x[i] = acc_t(0);
     for (int64_t first = 0; first < W; first += blockDim.x) {
-      uint32_t word = first + threadIdx.x < W ? words[r * W + first + threadIdx.x] : 0u;
+      const int64_t w = first + threadIdx.x;
+      // padding bits that someone has set would lead beyond the weights
+      uint32_t word = w < W ? words[r * W + w] & neurons_of_word(w, N) : 0u;
       // where this thread's spikes go in the list
       const uint32_t own = __popc(word);
       uint32_t upto = own;

@@ -1,7 +1,11 @@
-"""Data sets of labelled grey images: MNIST, Fashion-MNIST, and scikit-learn's 8x8 digits, which need no download.
+"""Data sets of labelled grey images, and corpora of spoken words to pair with them.
 
-MNIST and Fashion-MNIST are looked for in the folder that the environment variable ``SPIKEFUSE_DATA`` names (the files
-in ``mnist/`` and ``fashion-mnist/``, or directly in it), then in the cache (the system's usual place, or
+Images: MNIST, Fashion-MNIST, and scikit-learn's 8x8 digits, which need no download (:func:`load`). Speech: the Free
+Spoken Digit Dataset, TI-46, and folders of labelled recordings (:func:`load_fsdd`, :func:`load_ti46`,
+:func:`load_wav_folder`).
+
+Published files are looked for in the folder that the environment variable ``SPIKEFUSE_DATA`` names (the files
+in ``mnist/``, ``fashion-mnist/`` and ``fsdd/``, or directly in it), then in the cache (the system's usual place, or
 ``SPIKEFUSE_CACHE``), and are else downloaded into the cache. Every file is checked by SHA-256 wherever it came from.
 """
 
@@ -9,19 +13,44 @@ from __future__ import annotations
 
 from typing import Final
 
+from spikefuse.data.audiofile import Waveform, read_audio
 from spikefuse.data.dataset import Dataset
 from spikefuse.data.digits import digits_available, load_digits
+from spikefuse.data.fsdd import fsdd_available, load_fsdd
 from spikefuse.data.idx import read_idx
 from spikefuse.data.mnist import load_mnist, mnist_available
+from spikefuse.data.pairing import pair_with_class_image, pair_with_own_image
+from spikefuse.data.recordings import Corpus, Recording
 from spikefuse.data.store import DatasetUnavailableError
+from spikefuse.data.ti46 import load_ti46, ti46_available
+from spikefuse.data.wav_folder import load_wav_folder
 
-__all__ = ["DATASETS", "SPLITS", "Dataset", "DatasetUnavailableError", "available", "load", "read_idx"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Corpus",
+    "Dataset",
+    "DatasetUnavailableError",
+    "Recording",
+    "Waveform",
+    "available",
+    "fsdd_available",
+    "load",
+    "load_fsdd",
+    "load_ti46",
+    "load_wav_folder",
+    "pair_with_class_image",
+    "pair_with_own_image",
+    "read_audio",
+    "read_idx",
+    "ti46_available",
+]
 
 DATASETS: Final = ("mnist", "fashion-mnist", "digits")
-"""Names that :func:`load` knows."""
+"""Names of images that :func:`load` knows."""
 
 SPLITS: Final = ("train", "test")
-"""Splits of every data set."""
+"""Splits of every data set and corpus."""
 
 
 def load(name: str, split: str, *, download: bool = True) -> Dataset:

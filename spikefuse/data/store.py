@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -38,11 +38,13 @@ class RemoteFile:
         name: file name, the same everywhere.
         sha256: its SHA-256 in lower-case hexadecimal digits.
         urls: where to download it, tried in this order.
+        repack: makes the file out of what is downloaded, where that is another one, or differs from day to day.
     """
 
     name: str
     sha256: str
     urls: tuple[str, ...]
+    repack: Callable[[bytes], bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,14 @@ def find(dataset: str, files: Sequence[RemoteFile], foreign: Collection[str] = (
     return None
 
 
-def obtain(dataset: str, files: Sequence[RemoteFile], *, foreign: Collection[str] = (), download: bool = True) -> Found:
+def obtain(
+    dataset: str,
+    files: Sequence[RemoteFile],
+    *,
+    foreign: Collection[str] = (),
+    download: bool = True,
+    instead: str = 'use the data set "digits", which needs no download',
+) -> Found:
     """Finds ``files`` as :func:`find` does, else downloads what the cache lacks, and checks every SHA-256.
 
     Args:
@@ -95,6 +104,7 @@ def obtain(dataset: str, files: Sequence[RemoteFile], *, foreign: Collection[str
         files: what is wanted.
         foreign: see :func:`find`.
         download: whether the network may be used.
+        instead: what a user can do without the files, for the error.
 
     Raises:
         ValueError: as :func:`find`, or a file has another SHA-256 than published. It is never replaced unasked.
@@ -103,9 +113,13 @@ def obtain(dataset: str, files: Sequence[RemoteFile], *, foreign: Collection[str
     """
     found = find(dataset, files, foreign)
     if found is None:
+        ways_out = (
+            f"set {DATA_VARIABLE} to a folder that holds {dataset}/, or {CACHE_VARIABLE} to a writable cache, "
+            f"or {instead}"
+        )
         if not download:
-            raise DatasetUnavailableError(f"{dataset}: not on this machine, and download=False; {_ways_out(dataset)}")
-        found = Found("download", _download_missing(dataset, files))
+            raise DatasetUnavailableError(f"{dataset}: not on this machine, and download=False; {ways_out}")
+        found = Found("download", _download_missing(dataset, files, ways_out))
     remedy = (
         f"replace it, or unset {DATA_VARIABLE}" if found.source == DATA_VARIABLE else "delete it to download it again"
     )
@@ -153,21 +167,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _download_missing(dataset: str, files: Sequence[RemoteFile]) -> tuple[Path, ...]:
+def _download_missing(dataset: str, files: Sequence[RemoteFile], ways_out: str) -> tuple[Path, ...]:
     """Downloads the files that the cache lacks."""
-    pooch = require("pooch", "pooch", f"downloading {dataset} ({_ways_out(dataset)})")
+    pooch = require("pooch", "pooch", f"downloading {dataset} ({ways_out})")
     folder = cache_folder()
     assert folder is not None, "pooch is here, so the cache has a place"
     paths = []
     for file in files:
         path = folder / dataset / file.name
         if not path.is_file():
-            _download(pooch, dataset, file, path)
+            _download(pooch, dataset, file, path, ways_out)
         paths.append(path)
     return tuple(paths)
 
 
-def _download(pooch: Any, dataset: str, file: RemoteFile, path: Path) -> None:
+def _download(pooch: Any, dataset: str, file: RemoteFile, path: Path, ways_out: str) -> None:
     """Downloads one file to ``path``, from the first of its addresses that delivers it whole."""
     failures = []
     for url in file.urls:
@@ -178,7 +192,7 @@ def _download(pooch: Any, dataset: str, file: RemoteFile, path: Path) -> None:
                     known_hash=f"sha256:{file.sha256}",
                     fname=path.name,
                     path=path.parent,
-                    downloader=_DurableDownloader(pooch, progressbar),
+                    downloader=_DurableDownloader(pooch, progressbar, file.repack),
                 )
             return
         # pooch reports another checksum as ValueError; requests' errors are OSErrors.
@@ -186,14 +200,15 @@ def _download(pooch: Any, dataset: str, file: RemoteFile, path: Path) -> None:
             failures.append(error)
     reasons = "; ".join(f"{url}: {error}" for url, error in zip(file.urls, failures, strict=True))
     raise DatasetUnavailableError(
-        f"{dataset}: could not download {file.name} to {path.parent} ({reasons}); {_ways_out(dataset)}"
+        f"{dataset}: could not download {file.name} to {path.parent} ({reasons}); {ways_out}"
     ) from failures[-1]
 
 
 class _DurableDownloader:
     """pooch's download over HTTP, on disk before pooch checks it and renames it into place."""
 
-    def __init__(self, pooch: Any, progressbar: Any) -> None:
+    def __init__(self, pooch: Any, progressbar: Any, repack: Callable[[bytes], bytes] | None) -> None:
+        self._repack = repack
         self._responses: list[Any] = []
         self._http = pooch.HTTPDownloader(
             progressbar=progressbar,
@@ -211,6 +226,12 @@ class _DurableDownloader:
             for response in self._responses:
                 response.close()
         with open(output_file, "rb+") as file:
+            if self._repack is not None:
+                content = self._repack(file.read())
+                file.seek(0)
+                file.truncate()
+                file.write(content)
+                file.flush()
             os.fsync(file.fileno())
 
 
@@ -264,11 +285,3 @@ def _progress(pooch: Any, description: str) -> Iterator[Any]:
             yield _RichBar(progress, description)
     finally:
         logger.setLevel(level)
-
-
-def _ways_out(dataset: str) -> str:
-    """What a user without the files can do."""
-    return (
-        f"set {DATA_VARIABLE} to a folder that holds {dataset}/, or {CACHE_VARIABLE} to a writable cache, "
-        'or use the data set "digits", which needs no download'
-    )

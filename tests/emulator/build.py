@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -61,6 +62,12 @@ def build(sanitize: str = "") -> Path:
         run([*compiler, "-shared", *map(str, objects), *libraries, *sanitizers, "-o", str(partial)])
         partial.replace(library)
     return library
+
+
+def implemented_ops() -> list[str]:
+    """The ops that have CUDA kernels."""
+    text = (ROOT / "csrc" / "schemas.h").read_text(encoding="utf-8")
+    return re.findall(r'm\.impl\("(\w+)"', text)
 
 
 def run(command: list[str]) -> None:

@@ -4,6 +4,7 @@
 #include "../../csrc/cuda/device.cuh"
 #include "../../csrc/cuda/grid.h"
 #include "../../csrc/cuda/launch.h"
+#include "../../csrc/cuda/spike_mma.cuh"
 #include "../../csrc/schemas.h"
 
 namespace spikefuse::cuda {
@@ -58,6 +59,23 @@ Tensor reverse_blocks(Tensor x, int64_t threads, int64_t mistake) {
   return out;
 }
 
+// words [R, W] times weight [N, M] on tensor cores, by tiles of one size.
+Tensor tensor_core_product(Tensor words, Tensor weight, bool large) {
+  const int64_t R = words.size(0), N = weight.size(0), M = weight.size(1);
+  Tensor z = torch::stable::new_empty(weight, {R, M});
+  const auto run = [&](auto tile) {
+    using Tile = decltype(tile);
+    launch(spike_mma_kernel<Tile>, grid_for(divide_up(R, Tile::kRows) * divide_up(M, Tile::kColumns), 1),
+           Tile::kThreads, Tile::kSharedBytes, nullptr, words_data(words), R, N, weight.const_data_ptr<float>(), M,
+           z.mutable_data_ptr<float>(), Choice{nullptr, 0});
+  };
+  if (large)
+    run(LargeTile{});
+  else
+    run(SmallTile{});
+  return z;
+}
+
 void set_seed(int64_t seed) { emulator::set_seed(uint64_t(seed)); }
 
 // The pure host functions of grid.h, by name.
@@ -76,6 +94,7 @@ int64_t grid(std::string name, int64_t a, int64_t b) {
 STABLE_TORCH_LIBRARY(spikefuse_emulated, m) {
   spikefuse::define_ops(m);
   m.def("reverse_blocks(Tensor x, int threads, int mistake) -> Tensor");
+  m.def("tensor_core_product(Tensor words, Tensor weight, bool large) -> Tensor");
   m.def("set_seed(int seed) -> ()");
   m.def("grid(str name, int a, int b) -> int");
 }
@@ -83,6 +102,7 @@ STABLE_TORCH_LIBRARY(spikefuse_emulated, m) {
 STABLE_TORCH_LIBRARY_IMPL(spikefuse_emulated, CPU, m) {
   SPIKEFUSE_IMPLEMENT_OPS(m, spikefuse::cuda);
   m.impl("reverse_blocks", TORCH_BOX(&spikefuse::cuda::reverse_blocks));
+  m.impl("tensor_core_product", TORCH_BOX(&spikefuse::cuda::tensor_core_product));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(spikefuse_emulated, CompositeExplicitAutograd, m) {

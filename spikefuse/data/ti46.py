@@ -1,0 +1,174 @@
+"""TI-46 (LDC93S9): isolated words of sixteen speakers, 12.5 kHz, of which the ten digits are read here.
+
+The corpus is licensed by the LDC and downloaded by nobody but its licensees: the caller names its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from spikefuse.data import store
+from spikefuse.data.audiofile import FileSlice
+from spikefuse.data.recordings import Corpus, Recording
+
+NAME: Final = "ti46"
+NUM_RECORDINGS: Final = 4136
+"""Digit files of the published corpus: 24 fewer than 16 speakers x 10 digits x 26 tokens."""
+
+DIGITS: Final = tuple("0123456789")
+SPEAKERS: Final = (*(f"f{i}" for i in range(1, 9)), *(f"m{i}" for i in range(1, 9)))
+SPLITS: Final = ("train", "test")
+TOKENS: Final = {"train": 10, "test": 16}
+"""Tokens of each digit and speaker where none is missing."""
+
+_LAYOUTS: Final = ("ti20", "ti10_digits")
+_FOLDERS: Final = ("ti46", "ti-46", "ldc93s9")
+# Word, speaker, session, token; ";1" is the version that a CD-ROM's file system may show.
+_FILE_NAME: Final = re.compile(
+    r"(?P<word>\d\d)(?P<speaker>[fm][1-8])(?P<session>[a-z0-9]{2})(?P<token>[a-z0-9]{2})\.(?:wav|sph)(?:;1)?"
+)
+
+
+class _Found(NamedTuple):
+    base: str
+    recording: Recording
+
+
+def load_ti46(
+    split: str | None = None, *, folder: str | PathLike[str] | None = None, incomplete: bool = False
+) -> Corpus:
+    """Loads the digits of TI-46: 16 speakers, 4,136 recordings of 12.5 kHz, in the order of split and file name.
+
+    Two layouts are known, at any depth and in any case of letters: LDC's ``ti20/{train,test}/{f1..m8}/`` and
+    ``ti10_digits/{train,test}/{f1..m8}/``; a folder that itself holds ``train/`` and ``test/`` will do. A file's name
+    is word (two digits, of which 00 to 09 are the digits), speaker, session and token, two characters each, and
+    ``.wav`` or ``.sph``: ``00f1set0.wav``. Whether it is RIFF or NIST SPHERE is told by its content when it is loaded;
+    until then only names are read.
+
+    The paper takes both splits together, shuffled, and the first 3,500 recordings to train:
+    ``corpus = load_ti46().shuffled(seed)``, then ``corpus[:3500]`` and ``corpus[3500:]``.
+
+    Args:
+        split: ``"train"``, ``"test"`` as the LDC divides it, or None for both.
+        folder: of the corpus; None looks for ``ti46``, ``ti-46`` or ``LDC93S9`` in ``SPIKEFUSE_DATA``.
+        incomplete: allow a corpus without all of its 4,136 files.
+
+    Raises:
+        ValueError: another split; no such folder; the folder does not hold 4,136 digit files, with a report of which
+            speakers and splits lack what; files that lie in another speaker's folder; or the same file found twice.
+        DatasetUnavailableError: no ``folder`` is given and ``SPIKEFUSE_DATA`` holds none.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "TI46", "TI20", "TRAIN", "F1", "07F1SET3.WAV")
+        ...     path.parent.mkdir(parents=True)
+        ...     path.touch()
+        ...     load_ti46(folder=folder, incomplete=True)[0]
+        Recording(name='train/07f1set3', label=7, speaker='f1', split='train')
+    """
+    if split not in (None, *SPLITS):
+        raise ValueError(f"load_ti46: expected split of {', '.join(SPLITS)}, got {split!r}")
+    root, source = (_user_folder(), store.DATA_VARIABLE) if folder is None else (Path(folder).expanduser(), "folder")
+    root = root.absolute()
+    if not root.is_dir():
+        raise ValueError(f"load_ti46: expected folder to exist, got {root}")
+    recordings = _without_copies(root, list(_walk(root)))
+    if not recordings or (len(recordings) != NUM_RECORDINGS and not incomplete):
+        raise ValueError(_report(root, recordings))
+    corpus = Corpus(NAME, DIGITS, recordings, source)
+    return corpus if split is None else corpus.select(split=split)
+
+
+def ti46_available() -> bool:
+    """True where ``SPIKEFUSE_DATA`` holds a folder of TI-46; checked only when it is loaded.
+
+    Raises:
+        ValueError: ``SPIKEFUSE_DATA`` names no folder.
+
+    Example:
+        >>> isinstance(ti46_available(), bool)
+        True
+    """
+    data = store.data_folder()
+    return data is not None and _corpus_folder(data) is not None
+
+
+def _corpus_folder(data: Path) -> Path | None:
+    return next((path for path in sorted(data.iterdir()) if path.name.lower() in _FOLDERS and path.is_dir()), None)
+
+
+def _user_folder() -> Path:
+    data = store.data_folder()
+    found = None if data is None else _corpus_folder(data)
+    if found is None:
+        raise store.DatasetUnavailableError(
+            f"ti46: not on this machine; it is licensed by the LDC (LDC93S9). Name its folder, or put it into "
+            f"{store.DATA_VARIABLE} as ti46/; FSDD is a free stand-in (load_fsdd)"
+        )
+    return found
+
+
+def _walk(root: Path) -> Iterator[_Found]:
+    """Every digit file below ``root``, in its own speaker's folder of one of the layouts."""
+    for folder, _, names in os.walk(root):
+        parts = Path(folder).relative_to(root).parts
+        split, speaker = (part.lower() for part in parts[-2:]) if len(parts) >= 2 else ("", "")
+        base = parts[:-2]
+        if split not in SPLITS or speaker not in SPEAKERS or (base and base[-1].lower() not in _LAYOUTS):
+            continue
+        for name in names:
+            match = _FILE_NAME.fullmatch(name.lower())
+            if match is None or int(match["word"]) >= len(DIGITS):
+                continue
+            path = Path(folder, name)
+            if match["speaker"] != speaker:
+                raise ValueError(f"load_ti46: {path}: expected files of {speaker} in its folder, got one of another's")
+            stem = name.lower().partition(".")[0]
+            recording = Recording(f"{split}/{stem}", int(match["word"]), speaker, split, FileSlice(path))
+            yield _Found("/".join(base), recording)
+
+
+def _without_copies(root: Path, found: list[_Found]) -> tuple[Recording, ...]:
+    """The recordings in order, each there once."""
+    first: dict[str, _Found] = {}
+    for each in found:
+        other = first.setdefault(each.recording.name, each)
+        if other is not each:
+            raise ValueError(
+                f"load_ti46: {root}: expected each recording once, got {each.recording.name} as "
+                f"{other.recording.source.path} and {each.recording.source.path}; name the folder of one copy"
+            )
+    return tuple(first[name].recording for name in sorted(first, key=lambda name: (name.split("/")[0] == "test", name)))
+
+
+def _report(root: Path, recordings: tuple[Recording, ...]) -> str:
+    """What is missing, by split and speaker, of a corpus that is not whole."""
+    if not recordings:
+        return (
+            f"load_ti46: {root}: expected {NUM_RECORDINGS:,} digit files such as ti20/train/f1/00f1set0.wav or "
+            f"ti10_digits/train/f1/00f1set0.wav, got none"
+        )
+    counts = Counter((r.split, r.speaker, r.label) for r in recordings)
+    lines = []
+    for split in SPLITS:
+        full = TOKENS[split]
+        absent = [s for s in SPEAKERS if not any(counts[split, s, digit] for digit in range(10))]
+        if absent:
+            lines.append(f"{split}: nothing of {'all speakers' if len(absent) == 16 else ', '.join(absent)}")
+        for speaker in SPEAKERS:
+            short = [(d, counts[split, speaker, d]) for d in range(10) if counts[split, speaker, d] != full]
+            if short and speaker not in absent:
+                detail = ", ".join(f"{counted} of digit {digit}" for digit, counted in short)
+                lines.append(f"{split} {speaker}: {detail} (of {full} each)")
+    return (
+        f"load_ti46: {root}: expected {NUM_RECORDINGS:,} digit files, got {len(recordings):,}; "
+        "incomplete=True takes them as they are. The published corpus itself lacks 24 of the tokens counted here:\n  "
+        + "\n  ".join(lines)
+    )
