@@ -15,7 +15,13 @@ import torch.multiprocessing as mp
 
 
 def _rank(
-    rank: int, ranks: int, folder: str, timeout: float, run: Callable[..., Any], arguments: tuple[Any, ...]
+    rank: int,
+    ranks: int,
+    folder: str,
+    timeout: float,
+    orderly: bool,
+    run: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(2)  # the callback must come from the right one of several threads
@@ -28,6 +34,8 @@ def _rank(
     )
     try:
         torch.save(run(*arguments), Path(folder) / f"{rank}.pt")
+        if orderly:  # no rank closes its connections while another is still in its last exchange
+            dist.barrier()
     finally:
         dist.destroy_process_group()
 
@@ -35,7 +43,7 @@ def _rank(
 def launch(ranks: int, folder: Path, run: Callable[..., Any], *arguments: Any, timeout: float = 60) -> list[Any]:
     """What each rank's ``run(*arguments)`` returned; ``run`` is at the top of an importable module."""
     folder.mkdir(parents=True, exist_ok=True)
-    processes = mp.spawn(_rank, (ranks, str(folder), timeout, run, arguments), nprocs=ranks, join=False)
+    processes = mp.spawn(_rank, (ranks, str(folder), timeout, True, run, arguments), nprocs=ranks, join=False)
     finish(processes)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
 
@@ -59,7 +67,8 @@ def spawn_surviving(
     folder.mkdir(parents=True, exist_ok=True)
     context = mp.get_context("spawn")
     processes = [
-        context.Process(target=_rank, args=(r, ranks, str(folder), timeout, run, arguments)) for r in range(ranks)
+        context.Process(target=_rank, args=(r, ranks, str(folder), timeout, False, run, arguments))
+        for r in range(ranks)
     ]
     for process in processes:
         process.start()
