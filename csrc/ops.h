@@ -20,6 +20,11 @@ namespace spikefuse {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// Called at each time step, by the thread that called the op, when `gathered` holds the spikes of this rank's neurons
+// at its own place; returns 1 when it has filled in those of the others. Anything else stops, also the 0 that a
+// callback returns which an exception has ended.
+using ExchangeSpikes = int32_t (*)(int64_t step);
+
 #define SPIKEFUSE_OP_PROTOTYPES                                                                                        \
   /* z [T, B, N] -> spikes [T, B, N] like z, v [T, B, N] acc, state [B, N] acc, loss [] acc, open errors [] int64 */   \
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward(Tensor z, std::optional<Tensor> state, Tensor decay,  \
@@ -47,10 +52,13 @@ using torch::stable::Tensor;
                                                         int64_t reset);                                                \
   /* input [T, B, W], target [T, B, W], weights L x [out, in], changed in place */                                     \
   /* -> loss [] fp64 summed over samples, open errors [] int64, spike counts [B, sum of out] int32 */                  \
+  /* Of several ranks, each has its slice of the first layer's neurons in weights[0], and exchange is the address */   \
+  /* of an ExchangeSpikes. gathered [ranks, words of the longest slice, B] int32 is what it exchanges. */              \
   std::tuple<Tensor, Tensor, Tensor> online_step_(                                                                     \
       Tensor input, Tensor target, std::vector<Tensor> weights, double decay, double threshold, int64_t trace,         \
       double trace_divisor, bool v_clamp, int64_t surrogate, double slope, int64_t optimizer, double lr, double beta1, \
-      double beta2, double epsilon, double weight_decay, bool decoupled)
+      double beta2, double epsilon, double weight_decay, bool decoupled, std::optional<Tensor> gathered,               \
+      int64_t exchange, int64_t rank)
 
 namespace cpu {
 SPIKEFUSE_OP_PROTOTYPES;

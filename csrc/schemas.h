@@ -26,7 +26,8 @@ void define_ops(Library& m) {
   m.def(
       "online_step_(Tensor input, Tensor target, Tensor(a!)[] weights, float decay, float threshold, int trace, "
       "float trace_divisor, bool v_clamp, int surrogate, float slope, int optimizer, float lr, float beta1, "
-      "float beta2, float epsilon, float weight_decay, bool decoupled) "
+      "float beta2, float epsilon, float weight_decay, bool decoupled, Tensor(b!)? gathered=None, int exchange=0, "
+      "int rank=0) "
       "-> (Tensor loss, Tensor open_errors, Tensor spike_counts)");
 }
 

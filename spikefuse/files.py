@@ -45,11 +45,11 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
             # Of the file that was asked for, not of the temporary one.
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return path
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Brings the rename itself to disk, where the system lets a folder be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

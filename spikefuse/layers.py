@@ -126,6 +126,9 @@ class LIF(nn.Module):
     def _decay(self) -> float | Tensor:
         return self.beta.clamp(0, 1) if self.learn_beta and isinstance(self.beta, Tensor) else self.beta
 
+    def _threshold(self) -> float | Tensor:
+        return self.threshold
+
     def forward(
         self, z: Tensor, state: Tensor | None = None, *, return_vmem: bool = False
     ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
@@ -148,7 +151,7 @@ class LIF(nn.Module):
             z,
             state,
             beta=self._decay(),
-            threshold=self.threshold,
+            threshold=self._threshold(),
             reset=self.reset,
             detach_reset=self.detach_reset,
             surrogate=self.surrogate,
@@ -181,7 +184,7 @@ class LIF(nn.Module):
             target,
             state,
             beta=self._decay(),
-            threshold=self.threshold,
+            threshold=self._threshold(),
             reset=self.reset,
             detach_reset=self.detach_reset,
             surrogate=self.surrogate,
@@ -232,6 +235,8 @@ class LIFLinear(nn.Module):
         (torch.Size([196, 784]), (1, 196))
     """
 
+    _neuron_type: type[LIF] = LIF
+
     def __init__(
         self,
         in_features: int,
@@ -265,7 +270,7 @@ class LIFLinear(nn.Module):
         self.out_features = out_features
         self.weight = nn.Parameter(torch.empty(in_features, out_features, device=device, dtype=dtype).t())
         self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
-        self.lif = LIF(
+        self.lif = self._neuron_type(
             leak=leak,
             beta=beta,
             tau=tau,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -177,8 +177,37 @@ def online_step_(
         >>> [c.shape for c in stats.spike_counts]
         [torch.Size([2, 4]), torch.Size([2, 8])]
     """
+    return learn(weights, *check_batch(weights, inputs, targets), rule)
+
+
+class Exchange(NamedTuple):
+    """How one rank of several takes part in a batch; see :mod:`spikefuse.distributed`."""
+
+    gathered: Tensor
+    """int32 ``[ranks, words of the longest slice, B]``, the spikes of a step by rank."""
+    address: int
+    """Of the C function that fills in the others'."""
+    rank: int
+    """Whose place in ``gathered`` is this process's."""
+
+
+def check_batch(
+    weights: Sequence[Tensor],
+    inputs: PackedSpikes | Tensor,
+    targets: PackedSpikes | Tensor,
+    neurons: int | None = None,
+) -> tuple[PackedSpikes, PackedSpikes]:
+    """The inputs and targets of :func:`online_step_`, packed, when all arguments fit.
+
+    Args:
+        weights, inputs, targets: as in :func:`online_step_`.
+        neurons: of the first layer, where ``weights[0]`` has only a slice of them.
+
+    Raises:
+        TypeError, ValueError: as :func:`online_step_`.
+    """
     inputs, targets = _as_packed("inputs", inputs), _as_packed("targets", targets)
-    _check_weights("online_step_", weights, inputs)
+    _check_weights("online_step_", weights, inputs, neurons)
     expected = [*inputs.shape[:2], weights[-1].shape[0]]
     if list(targets.shape) != expected:
         raise ValueError(f"online_step_: expected targets of shape {expected}, got {list(targets.shape)}")
@@ -186,6 +215,22 @@ def online_step_(
         raise ValueError(f"online_step_: expected targets on {inputs.device}, got them on {targets.device}")
     _check_finite(weights, ValueError("online_step_: expected finite weights, got NaN or infinity"))
     ops.check_backend(inputs.words, "online_step_")
+    return inputs, targets
+
+
+def learn(
+    weights: Sequence[Tensor],
+    inputs: PackedSpikes,
+    targets: PackedSpikes,
+    rule: OnlineRule,
+    exchange: Exchange | None = None,
+) -> OnlineStats:
+    """:func:`online_step_` with arguments that :func:`check_batch` has passed.
+
+    Raises:
+        FloatingPointError: the update left weights that are not finite.
+        RuntimeError: the exchange failed.
+    """
     with torch.no_grad():
         loss, open_errors, counts = ops.online_step_(
             inputs.words,
@@ -204,12 +249,13 @@ def online_step_(
             rule.eps,
             rule.weight_decay,
             rule.weight_decay_mode == "decoupled",
+            *(exchange or (None, 0, 0)),
         )
     _check_finite(weights, FloatingPointError(f"online_step_: the weights became NaN or infinite at lr = {rule.lr}"))
     samples, elements = inputs.shape[1], targets.shape.numel()
     return OnlineStats(
         loss=float(loss) / max(samples, 1),
-        spike_counts=list(counts.split([w.shape[0] for w in weights], dim=1)),
+        spike_counts=list(counts.split([*(w.shape[1] for w in weights[1:]), weights[-1].shape[0]], dim=1)),
         error_zeros=1 - int(open_errors) / elements if elements else 1.0,
         steps=inputs.shape[0],
     )
@@ -250,7 +296,9 @@ def _as_packed(name: str, spikes: PackedSpikes | Tensor) -> PackedSpikes:
     return packed
 
 
-def _check_weights(caller: str, weights: Sequence[Tensor], inputs: PackedSpikes) -> None:
+def _check_weights(
+    caller: str, weights: Sequence[Tensor], inputs: PackedSpikes, first_neurons: int | None = None
+) -> None:
     if isinstance(weights, Tensor) or not weights or not all(isinstance(w, Tensor) for w in weights):
         raise TypeError(f"{caller}: expected weights as a non-empty list of tensors, got {type(weights).__name__}")
     fan_in = inputs.shape[2]
@@ -261,7 +309,7 @@ def _check_weights(caller: str, weights: Sequence[Tensor], inputs: PackedSpikes)
             raise TypeError(f"{caller}: expected weights of one dtype, float32 or float64, got {w.dtype}")
         if w.device != inputs.device:
             raise ValueError(f"{caller}: expected weights[{i}] on {inputs.device}, got it on {w.device}")
-        fan_in = w.shape[0]
+        fan_in = w.shape[0] if i or first_neurons is None else first_neurons
 
 
 def _check_finite(weights: Sequence[Tensor], error: Exception) -> None:

@@ -264,6 +264,9 @@ def online_step_(
     epsilon: float,
     weight_decay: float,
     decoupled: bool,
+    gathered: Tensor | None = None,
+    exchange: int = 0,
+    rank: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One batch of online learning, weights changed in place: summed loss, open errors, spike counts."""
     return cast(
@@ -286,16 +289,21 @@ def online_step_(
             epsilon,
             weight_decay,
             decoupled,
+            gathered,
+            exchange,
+            rank,
         ),
     )
 
 
 @_register_fake("online_step_")
 def _(
-    input: Tensor, target: Tensor, weights: Sequence[Tensor], *settings: float | int | bool
+    input: Tensor, target: Tensor, weights: Sequence[Tensor], *settings: float | int | bool | Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    # the first layer's weights may be one rank's slice; the layer above knows all of its neurons
+    neurons = sum(w.shape[1] for w in weights[1:]) + weights[-1].shape[0]
     return (
         input.new_empty((), dtype=torch.float64),
         input.new_empty((), dtype=torch.int64),
-        input.new_empty((input.shape[1], sum(w.shape[0] for w in weights)), dtype=torch.int32),
+        input.new_empty((input.shape[1], neurons), dtype=torch.int32),
     )

@@ -50,3 +50,12 @@ def test_unknown_options_are_refused() -> None:
     command = [sys.executable, str(BENCHMARKS / "online.py"), "--shape", "imagenet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "imagenet" in done.stderr
+
+
+def test_the_scaling_tables_are_those_of_the_model() -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "scaling_model.py")], capture_output=True, text=True, check=True
+    )
+    document = (BENCHMARKS.parent / "docs" / "scaling.md").read_text()
+    tables = done.stdout.strip().split("\n\n")
+    assert len(tables) == 2 and all(len(lines.splitlines()) > 10 and lines in document for lines in tables)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import spikefuse
 
@@ -18,15 +19,18 @@ SMALL = {
     "mnist_autoencoder.py": ["--dataset", "digits", "--hidden", "32", "--batch-size", "10", "--picture", "out.png"],
     "custom_model.py": ["--epochs", "2"],
     "online_completion.py": ["--epochs", "4"],
+    "distributed.py": ["--batches", "20"],
 }
-NEEDS = {"mnist_autoencoder.py": ("sklearn", "matplotlib"), "custom_model.py": ("sklearn",)}
+NEEDS = {"mnist_autoencoder.py": ("sklearn", "matplotlib"), "distributed.py": ()}
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+LAUNCHERS = {"distributed.py": [*TORCHRUN, "--rdzv-endpoint", "localhost:0"]}  # on any free port
 
 
-def run(name: str, folder: Path) -> str:
+def run(name: str, folder: Path, *more: str) -> str:
     for package in NEEDS.get(name, ("sklearn",)):
         pytest.importorskip(package)
-    environment = {**os.environ, "PYTHONPATH": str(Path(spikefuse.__file__).parents[1])}
-    command = [sys.executable, str(EXAMPLES / name), *SMALL[name]]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(Path(spikefuse.__file__).parents[1])}
+    command = [sys.executable, *LAUNCHERS.get(name, ()), str(EXAMPLES / name), *SMALL[name], *more]
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
@@ -57,3 +61,15 @@ def test_custom_model(tmp_path: Path) -> None:
 def test_online_completion(tmp_path: Path) -> None:
     shown, output = re.findall(r"test MSE of .*: +([\d.]+)", run("online_completion.py", tmp_path))
     assert float(output) < float(shown)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+@pytest.mark.parametrize("way", ["autograd", "online"])
+def test_distributed(way: str, tmp_path: Path) -> None:
+    line = r"batch (\d+) on 2 ranks, from batch (\d+) on: loss ([\d.]+)"
+    first = re.findall(line, run("distributed.py", tmp_path, "--way", way))
+    assert [(done, begin) for done, begin, _ in first] == [("10", "0"), ("20", "0")]
+    assert float(first[1][2]) < float(first[0][2])
+    resumed = re.findall(line, run("distributed.py", tmp_path, "--way", way, "--batches", "30"))
+    assert [(done, begin) for done, begin, _ in resumed] == [("30", "20")]
+    assert float(resumed[0][2]) < float(first[0][2])

@@ -6,6 +6,7 @@ would run and give garbage. So each scalar is changed on its own, and the output
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import types
 from typing import Any
@@ -22,6 +23,11 @@ from spikefuse.surrogate import surrogate_id
 
 T, B, N = 6, 3, 37
 OPS = torch.ops.spikefuse
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64)
+def no_peer(step: int) -> int:  # at module level: kept for as long as its address is in use
+    return 1
 
 
 def arguments_of(op: str, device: str, layout: str) -> tuple[object, ...]:
@@ -65,6 +71,12 @@ def arguments_of(op: str, device: str, layout: str) -> tuple[object, ...]:
             [lay(uniform(9, 40)), lay(uniform(7, 9))],
             *(0.9, 1.0, 1, 0.0, False, 0, 1.0, 0, 1e-3, 0.9, 0.999, 1e-7, 0.01, True),
         ),
+        "online_step_ of one rank": (
+            *(lay(reference.pack(spike_train(T, B, 40))), lay(reference.pack(spike_train(T, B, 7)))),
+            [lay(uniform(9, 40)), lay(uniform(7, 18))],
+            *(0.9, 1.0, 1, 0.0, False, 0, 1.0, 0, 1e-3, 0.9, 0.999, 1e-7, 0.01, True),
+            *(torch.zeros(2, 1, B, dtype=torch.int32, device=device), ctypes.cast(no_peer, ctypes.c_void_p).value, 1),
+        ),
     }[op]
 
 
@@ -72,6 +84,7 @@ CASES = [
     *("lif_forward", "lif_forward without options", "lif_backward", "lif_backward without options", "pack_spikes"),
     *("unpack_spikes", "poisson_encode", "spike_matmul", "spike_matmul_transposed", "online_step_"),
     "lif_linear_forward",
+    "online_step_ of one rank",
 ]
 
 

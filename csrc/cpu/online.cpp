@@ -12,6 +12,7 @@
 #endif
 
 #include "../checks.h"
+#include "arena.h"
 #include "online.h"
 #include "parallel.h"
 
@@ -20,47 +21,9 @@
 
 namespace spikefuse::cpu {
 
-// Memory for one batch after the other: what a batch took is kept for the next one of the same thread, which then finds
-// it mapped and cleared by the system once; a batch that needs far less gives it back.
-class Arena {
- public:
-  // `count` elements from the beginning of a cache line; zeroed where asked for.
-  template <class T>
-  T* take(int64_t count, bool zeroed = true) {
-    const size_t bytes = (std::max<int64_t>(count, 1) * sizeof(T) + 63) / 64 * 64;
-    if (blocks_.empty() || used_ + bytes > size_) {
-      size_ = std::max(bytes, kSmallest);
-      blocks_.emplace_back(static_cast<int64_t>(size_));
-      use_huge_pages(blocks_.back().data(), static_cast<int64_t>(size_));
-      used_ = 0;
-    }
-    T* found = reinterpret_cast<T*>(blocks_.back().data() + used_);
-    used_ += bytes;
-    total_ += bytes;
-    if (zeroed) std::memset(static_cast<void*>(found), 0, bytes);
-    return found;
-  }
-
-  // Everything is free again. The next batch gets one block of the size that this one needed in all.
-  void clear() {
-    if (blocks_.size() > 1 || size_ > 4 * std::max(total_, kSmallest)) {
-      blocks_.clear();
-      size_ = std::max(total_, kSmallest);
-      blocks_.emplace_back(static_cast<int64_t>(size_));
-      use_huge_pages(blocks_.back().data(), static_cast<int64_t>(size_));
-    }
-    used_ = total_ = 0;
-  }
-
- private:
-  static constexpr size_t kSmallest = size_t(1) << 20;
-  std::vector<AlignedArray<char>> blocks_;
-  size_t size_ = 0, used_ = 0, total_ = 0;
-};
-
 // A sweep over independent tasks, entered when all tasks of the one before are done.
 struct Stage {
-  enum Kind { load_inputs, samples, list, tiles, errors, inputs, counts } kind;
+  enum Kind { load_inputs, samples, exchange, list, tiles, errors, inputs, counts } kind;
   int64_t layer, t, tasks;
 };
 
@@ -80,16 +43,19 @@ struct alignas(64) Counter {
 
 // Takes part in stage after stage. A thread begins with its own share of the tasks, whose rows and tiles its caches
 // hold from the stage and the time step before, and then helps with the others': it waits for tasks and never for
-// threads, so that one that has lost its core to another process holds up nobody but the task it is in.
+// threads, so that one that has lost its core to another process holds up nobody but the task it is in. Only the
+// exchange is one thread's, the caller's: it may hold Python's lock or not, and other threads would have to wait for
+// that. All threads leave where `stopped` is set by a task.
 template <class Run>
 static void walk_stages(const std::vector<Stage>& stages, std::vector<Counter>& counters, int64_t threads, int64_t me,
-                        const Run& run) {
+                        bool is_caller, const std::atomic<bool>& stopped, const Run& run) {
   constexpr int kSpins = 200;  // some ten microseconds, about what the shortest stage takes
   for (size_t s = 0; s < stages.size(); ++s) {
     Counter* next = counters.data() + s * (threads + 1);
     std::atomic<int64_t>& done = next[threads].value;
     const int64_t tasks = stages[s].tasks;
-    for (int64_t k = 0; k < threads; ++k) {
+    const bool takes_part = stages[s].kind != Stage::exchange || is_caller;
+    for (int64_t k = 0; takes_part && k < threads; ++k) {
       const int64_t owner = (me + k) % threads;
       const int64_t begin = owner * tasks / threads, count = (owner + 1) * tasks / threads - begin;
       for (int64_t i = next[owner].value++; i < count; i = next[owner].value++) {
@@ -99,14 +65,23 @@ static void walk_stages(const std::vector<Stage>& stages, std::vector<Counter>& 
     }
     for (int spin = 0; done.load(std::memory_order_acquire) < tasks; ++spin)
       spin < kSpins ? relax() : std::this_thread::yield();
+    if (stopped.load(std::memory_order_relaxed)) return;
   }
 }
 
 static int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
+// Neurons of a whole layer, as the layer above or else its own weights have it.
+static int64_t neurons_of(const std::vector<Tensor>& weights, size_t l) {
+  return l + 1 < weights.size() ? weights[l + 1].size(1) : weights[l].size(0);
+}
+
 template <class acc_t>
-static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, const Tensor& weight, Arena& arena) {
+static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, const std::vector<Tensor>& matrices,
+                                     Arena& arena) {
+  const Tensor& weight = matrices[l];
   OnlineLayer<acc_t> layer{};
+  layer.neurons = neurons_of(matrices, l);
   layer.out = weight.size(0);
   layer.in = weight.size(1);
   layer.in_stride = round_up(layer.in, kLine<acc_t>);
@@ -147,7 +122,7 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
   layer.learning = arena.take<uint32_t>(words_for(is_first ? layer.in : layer.out));
   layer.state = arena.take<acc_t>(p.B * layer.out_width);
   layer.delta = arena.take<acc_t>(depth * p.B * layer.out_width, false);
-  layer.spikes = arena.take<uint32_t>(p.T * p.B * words_for(layer.out), false);
+  layer.spikes = arena.take<uint32_t>(p.T * p.B * words_for(layer.neurons), false);
   if (is_first || !is_output) layer.potential = arena.take<acc_t>(p.B * layer.out_width);
   if (p.trace == Trace::shared) {
     layer.trace = arena.take<acc_t>(is_first ? layer.in * p.sample_width : p.B * layer.in_stride);
@@ -194,8 +169,9 @@ static std::vector<Stage> make_stages(const OnlineBatch<acc_t>& p) {
   if (p.layer[0].weight != p.layer[0].stored) stages.push_back({Stage::load_inputs, 0, 0, input_words});
   for (int64_t t = 0; t < p.T; ++t) {
     stages.push_back({Stage::samples, 0, t, p.B});
+    if (p.exchange.call) stages.push_back({Stage::exchange, 0, t, 1});
     for (int64_t l = 1; l < p.layers; ++l) {
-      if (l > 1) stages.push_back({Stage::list, l, t, p.B});
+      if (l > 1 || p.exchange.call) stages.push_back({Stage::list, l, t, p.B});
       stages.push_back({Stage::tiles, l, t, tiles(l)});
     }
     if (p.layers > 1) stages.push_back({Stage::errors, 0, t, p.B});
@@ -206,8 +182,30 @@ static std::vector<Stage> make_stages(const OnlineBatch<acc_t>& p) {
   return stages;
 }
 
+// All ranks' spikes of this step, and from the slices the words of the whole layer; false where a rank is lost.
 template <class acc_t>
-static void run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
+static bool exchange_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
+  const SpikeExchange& x = p.exchange;
+  if (x.call(t) != 1) return false;
+  const int64_t W = words_for(p.layer[0].neurons), slice_words = words_for(x.slice);
+  uint32_t* spikes = spikes_at(p, p.layer[0], 0, t);
+  std::fill(spikes, spikes + W * p.B, 0u);
+  for (int64_t r = 0; r < x.ranks; ++r) {
+    const int64_t word = r * x.slice / kWordBits, shift = r * x.slice % kWordBits;
+    for (int64_t j = 0; j < slice_words && word + j < W; ++j) {
+      const uint32_t* from = x.gathered + (r * slice_words + j) * p.B;
+      uint32_t* to = spikes + (word + j) * p.B;
+      for (int64_t b = 0; b < p.B; ++b) to[b] |= from[b] << shift;
+      if (shift == 0 || word + j + 1 == W) continue;
+      for (int64_t b = 0; b < p.B; ++b) to[p.B + b] |= from[b] >> (kWordBits - shift);
+    }
+  }
+  return true;
+}
+
+// Returns whether the batch came to its end.
+template <class acc_t>
+static bool run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
   const std::vector<Stage> stages = make_stages(p);
   int64_t widest = p.B, most_tasks = 1;
   for (int64_t l = 0; l < p.layers; ++l) widest = std::max({widest, p.layer[l].in_stride, p.layer[l].out_width});
@@ -225,16 +223,22 @@ static void run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
   }
   // One parallel region for the batch. Which thread does a task does not change its result.
   std::vector<Counter> counters(stages.size() * (threads + 1));
+  std::atomic<bool> stopped{false};
+  const std::thread::id caller = std::this_thread::get_id();
   parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t me = begin; me < end; ++me) {
       const OnlineScratch<acc_t>& own = scratch[me];
-      walk_stages(stages, counters, threads, me, [&](const Stage& stage, int64_t task) {
+      const bool is_caller = std::this_thread::get_id() == caller;
+      walk_stages(stages, counters, threads, me, is_caller, stopped, [&](const Stage& stage, int64_t task) {
         switch (stage.kind) {
           case Stage::load_inputs:
             SF_DISPATCH_ISA(load_inputs(p.layer[0], task));
             break;
           case Stage::samples:
             SF_DISPATCH_ISA(online_sample(p, task, stage.t, own));
+            break;
+          case Stage::exchange:
+            if (!exchange_spikes(p, stage.t)) stopped.store(true, std::memory_order_relaxed);
             break;
           case Stage::list:
             SF_DISPATCH_ISA(online_list(p, stage.layer, task, stage.t));
@@ -254,9 +258,10 @@ static void run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
       });
     }
   });
+  return !stopped;
 }
 
-static void check_online(const Tensor& input, const Tensor& target, const std::vector<Tensor>& weights) {
+static void check_online(const Tensor& input, const Tensor& target, const std::vector<Tensor>& weights, bool sharded) {
   STD_TORCH_CHECK(!weights.empty(), "spikefuse: expected at least one weight matrix, got none");
   check_dims(input, "input", 3);
   check_dtype(input, "input", ScalarType::Int);
@@ -270,8 +275,9 @@ static void check_online(const Tensor& input, const Tensor& target, const std::v
     check_dtype(weights[l], "weights[l]", dtype);
     check_same_device(weights[l], "weights[l]", input);
     STD_TORCH_CHECK(weights[l].size(0) > 0 && weights[l].size(1) > 0, "spikefuse: weights[", l, "] is empty");
-    STD_TORCH_CHECK(l == 0 || weights[l].size(1) == weights[l - 1].size(0), "spikefuse: weights[", l, "] takes ",
-                    weights[l].size(1), " inputs, but the layer before it has ", weights[l - 1].size(0), " neurons");
+    STD_TORCH_CHECK(l == 0 || (l == 1 && sharded) || weights[l].size(1) == weights[l - 1].size(0),
+                    "spikefuse: weights[", l, "] takes ", weights[l].size(1), " inputs, but the layer before it has ",
+                    weights[l - 1].size(0), " neurons");
     STD_TORCH_CHECK(weights[l].size(0) <= std::numeric_limits<int32_t>::max() &&
                         weights[l].size(1) <= std::numeric_limits<int32_t>::max(),
                     "spikefuse: expected layers of at most 2^31 - 1 neurons");
@@ -280,33 +286,58 @@ static void check_online(const Tensor& input, const Tensor& target, const std::v
   check_shape(target, "target", {input.size(0), input.size(1), words_for(weights.back().size(0))});
 }
 
+// This rank's slice of the first layer, and where its spikes are exchanged.
+static SpikeExchange make_exchange(const std::vector<Tensor>& weights, const std::optional<Tensor>& gathered,
+                                   int64_t exchange, int64_t rank, int64_t B) {
+  STD_TORCH_CHECK(gathered.has_value() == (exchange != 0),
+                  "spikefuse: expected gathered and exchange together, or neither");
+  if (!gathered) return {};
+  STD_TORCH_CHECK(weights.size() > 1, "spikefuse: expected at least two layers where neurons are spread over ranks");
+  check_dims(*gathered, "gathered", 3);
+  check_dtype(*gathered, "gathered", ScalarType::Int);
+  check_same_device(*gathered, "gathered", weights[0]);
+  const int64_t ranks = gathered->size(0), neurons = neurons_of(weights, 0);
+  STD_TORCH_CHECK(ranks > 0, "spikefuse: expected at least one rank in gathered, got none");
+  check_range(rank, ranks, "rank");
+  const int64_t slice = (neurons + ranks - 1) / ranks, own = std::min(slice, neurons - rank * slice);
+  STD_TORCH_CHECK(weights[0].size(0) == own, "spikefuse: expected weights[0] of ", own, " neurons for rank ", rank,
+                  " of ", ranks, ", got ", weights[0].size(0));
+  check_shape(*gathered, "gathered", {ranks, words_for(slice), B});
+  STD_TORCH_CHECK(gathered->is_contiguous(), "spikefuse: expected gathered to be contiguous");
+  return {reinterpret_cast<ExchangeSpikes>(exchange), rank, ranks, slice,
+          reinterpret_cast<uint32_t*>(gathered->mutable_data_ptr<int32_t>())};
+}
+
 template <class acc_t>
-static void run_online(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights, int32_t* counts) {
+static bool run_online(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights, int32_t* counts) {
   static thread_local Arena arena;
   if (p.trace == Trace::gated) p.window_table = make_window_table(p.decay, arena);
   std::vector<OnlineLayer<acc_t>> layers;
   for (int64_t l = 0; l < p.layers; ++l) {
-    layers.push_back(make_layer(p, l, weights[l], arena));
+    layers.push_back(make_layer(p, l, weights, arena));
     layers.back().counts = counts;
-    counts += layers.back().out;
+    counts += layers.back().neurons;
   }
   p.layer = layers.data();
-  run_stages(p, arena);
+  const bool finished = run_stages(p, arena);
   arena.clear();
+  return finished;
 }
 
 std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std::vector<Tensor> weights, double decay,
                                                 double threshold, int64_t trace, double trace_divisor, bool v_clamp,
                                                 int64_t surrogate, double slope, int64_t optimizer, double lr,
                                                 double beta1, double beta2, double epsilon, double weight_decay,
-                                                bool decoupled) {
-  check_online(input, target, weights);
+                                                bool decoupled, std::optional<Tensor> gathered, int64_t exchange,
+                                                int64_t rank) {
+  check_online(input, target, weights, gathered.has_value() || exchange != 0);
   check_range(trace, 2, "trace");
   check_range(surrogate, 4, "surrogate");
   check_range(optimizer, 2, "optimizer");
   const int64_t T = input.size(0), B = input.size(1);
+  const SpikeExchange spike_exchange = make_exchange(weights, gathered, exchange, rank, B);
   int64_t outputs = 0;
-  for (const Tensor& weight : weights) outputs += weight.size(0);
+  for (size_t l = 0; l < weights.size(); ++l) outputs += neurons_of(weights, l);
   Tensor loss = torch::stable::new_empty(input, {}, ScalarType::Double);
   Tensor open_errors = torch::stable::new_empty(input, {}, ScalarType::Long);
   Tensor spike_counts = torch::stable::new_zeros(input, {B, outputs}, ScalarType::Int);
@@ -344,7 +375,11 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.step = steps.data();
     p.loss = part_loss.data();
     p.open_errors = part_open.data();
-    if (T > 0 && B > 0) run_online(p, weights, spike_counts.mutable_data_ptr<int32_t>());
+    p.exchange = spike_exchange;
+    const bool finished = T == 0 || B == 0 || run_online(p, weights, spike_counts.mutable_data_ptr<int32_t>());
+    STD_TORCH_CHECK(finished,
+                    "spikefuse: the exchange of spikes between ranks failed in the middle of a batch; the "
+                    "weights are half trained");
   };
   if (weights[0].scalar_type() == ScalarType::Double)
     run(double{});

@@ -3,6 +3,7 @@
 
 #include "../adam.h"
 #include "../lif.h"
+#include "../ops.h"
 #include "../surrogate.h"
 #include "tile.h"
 
@@ -21,6 +22,7 @@ enum class Trace : int { shared = 0, gated = 1 };
 template <class acc_t>
 struct OnlineLayer {
   int64_t in, out, in_stride, out_stride, out_width;
+  int64_t neurons;                // of the whole layer, of which the first layer's `out` may be one rank's slice
   acc_t* stored;                  // the weights as the caller holds them
   int64_t stored_in, stored_out;  // their strides
   acc_t* weight;                  // first layer: [in, out_stride]; later ones: [tiles x 32, in_stride]
@@ -32,7 +34,7 @@ struct OnlineLayer {
   acc_t* state;
   acc_t* potential;  // [B, out_width] v of this step, before the reset; null for the output layer of several
   acc_t* delta;      // dL/dv: [depth, B, out_width] of the last steps, in later layers [tiles, B, 32] of the last one
-  uint32_t* spikes;  // [T, words(out), B]: threads that write the words of neighbouring tiles share no cache lines
+  uint32_t* spikes;  // [T, words(neurons), B]: threads that write the words of neighbouring tiles share no cache lines
   uint32_t* open;    // output layer: [words(out), B], where the mask is open
   // gated: time steps since the neuron's last spike, less one; [B, out_width], in the first layer [depth, B,
   // out_width].
@@ -70,6 +72,14 @@ struct OnlineLayer {
   acc_t* trace_factor;
 };
 
+// The first layer's neurons over several ranks, each of which computes the later layers for itself: `slice` neurons a
+// rank, fewer in the last one, as DTensor's Shard(0) and torch.chunk have it.
+struct SpikeExchange {
+  ExchangeSpikes call;  // null: all neurons are here
+  int64_t rank, ranks, slice;
+  uint32_t* gathered;  // [ranks, words(slice), B] spikes of this step
+};
+
 template <class acc_t>
 struct OnlineBatch {
   int64_t T, B, layers, counts_stride;
@@ -85,7 +95,8 @@ struct OnlineBatch {
   Optimizer optimizer;
   const UpdateStep<acc_t>* step;  // [T]
   const acc_t* window_table;      // gated: [256, 8], the window sums of 8 steps for each history of them
-  double* loss;                   // one for each task of the output layer
+  SpikeExchange exchange;
+  double* loss;  // one for each task of the output layer
   int64_t* open_errors;
 
   // From one list of up to `count` positions to the next: lists are written a vector at a time.
@@ -95,7 +106,14 @@ struct OnlineBatch {
 // The words of a layer's spikes in sample b at step t, B apart.
 template <class acc_t>
 uint32_t* spikes_at(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, int64_t t) {
-  return layer.spikes + t * words_for(layer.out) * p.B + b;
+  return layer.spikes + t * words_for(layer.neurons) * p.B + b;
+}
+
+// The same of the first layer's neurons that are this rank's; of several ranks, only the last step's are kept.
+template <class acc_t>
+uint32_t* own_spikes_at(const OnlineBatch<acc_t>& p, int64_t b, int64_t t) {
+  const SpikeExchange& x = p.exchange;
+  return x.call ? x.gathered + x.rank * words_for(x.slice) * p.B + b : spikes_at(p, p.layer[0], b, t);
 }
 
 // What a thread works in.

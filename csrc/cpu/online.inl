@@ -104,25 +104,27 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   gather_rows(layer.weight, layer.out_stride, own.list, count, layer.out_stride, own.row);
   for (int64_t m = layer.out_stride; m < layer.out_width; ++m) own.row[m] = acc_t(0);
 
-  uint32_t* spikes = spikes_at(p, layer, b, t);
   if (t > 0) {
-    const uint32_t* before = spikes_at(p, layer, b, t - 1);
     const int64_t now = t % p.depth, last = (t - 1) % p.depth;
     if (p.trace == Trace::shared) {
-      layer.trace_factor[now * p.sample_width + b] = shared_trace_factor(p, layer, count_spikes(before, p.B, W_out));
+      const int64_t spikes_before = count_spikes(spikes_at(p, layer, b, t - 1), p.B, words_for(layer.neurons));
+      layer.trace_factor[now * p.sample_width + b] = shared_trace_factor(p, layer, spikes_before);
     } else {
+      const uint32_t* before = own_spikes_at(p, b, t - 1);
       uint16_t* age = layer.age + (now * p.B + b) * layer.out_width;
       std::memmove(age, layer.age + (last * p.B + b) * layer.out_width, layer.out_width * sizeof(uint16_t));
       for (int64_t w = 0; w < W_out; ++w) advance_age(age + w * kWordBits, before[w * p.B]);
     }
   }
 
+  uint32_t* spikes = own_spikes_at(p, b, t);
   acc_t* potential = layer.potential + b * layer.out_width;
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
     spikes[w * p.B] =
         integrate_word(p, own.row + first, layer.state + b * layer.out_width + first, kLine<acc_t>, potential + first);
   }
+  if (p.exchange.call) return;
   if (p.layers > 1) return online_list(p, 1, b, t);
 
   acc_t squares[kWordBits] = {};
@@ -247,7 +249,9 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
       sums.store(own.row + first * line);
     });
     const OnlineLayer<acc_t>& below = p.layer[l - 1];
-    for (int64_t n = layer.in_stride; n < below.out_width; ++n) own.row[n] = acc_t(0);
+    if (l == 1 && p.exchange.call)
+      std::memmove(own.row, own.row + p.exchange.rank * p.exchange.slice, below.out * sizeof(acc_t));
+    for (int64_t n = below.out; n < below.out_width; ++n) own.row[n] = acc_t(0);
     if (l == 1)
       hidden_error(p, below, b, own.row, below.delta + (t % p.depth * p.B + b) * below.out_width, kWordBits);
     else
@@ -272,13 +276,13 @@ void online_counts(const OnlineBatch<acc_t>& p, int64_t b) {
   for (int64_t l = 0; l < p.layers; ++l) {
     const OnlineLayer<acc_t>& layer = p.layer[l];
     int32_t* counts = layer.counts + b * p.counts_stride;
-    for (int64_t first = 0; first < layer.out; first += kWordBits) {
+    for (int64_t first = 0; first < layer.neurons; first += kWordBits) {
       int32_t sums[kWordBits] = {};
       for (int64_t t = 0; t < p.T; ++t) {
         const uint32_t word = spikes_at(p, layer, b, t)[first / kWordBits * p.B];
         for (int64_t i = 0; i < kWordBits; ++i) sums[i] += int32_t(word >> i & 1u);
       }
-      for (int64_t i = 0; i < kWordBits && first + i < layer.out; ++i) counts[first + i] = sums[i];
+      for (int64_t i = 0; i < kWordBits && first + i < layer.neurons; ++i) counts[first + i] = sums[i];
     }
   }
 }

@@ -30,7 +30,7 @@ constexpr size_t kLifLinearSharedBytes = Tile::kSharedBytes > Tile::kRows*(Tile:
 // A tile takes `steps` time steps of each of its samples, all T of them where they fit; longer sequences come in
 // chunks, with the state carried through new_state.
 template <class Tile>
-__global__ void __launch_bounds__(Tile::kThreads) lif_linear_kernel(LifLinear p, int steps) {
+__global__ void __launch_bounds__(Tile::kThreads, 1) lif_linear_kernel(LifLinear p, int steps) {
   constexpr int kPitch = Tile::kColumns + 1;
   const int samples = Tile::kRows / steps;
   const int64_t columns = (p.M + Tile::kColumns - 1) / Tile::kColumns, groups = (p.B + samples - 1) / samples;
