@@ -48,24 +48,41 @@ class Timing:
         return {"median_s": self.median, "min_s": min(self.seconds), "max_s": max(self.seconds), "rounds": self.seconds}
 
 
-def interleave(cases: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, Timing]:
+def synchronize(device: str) -> None:
+    """Waits until a GPU has done what it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def interleave(
+    cases: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1, device: str = "cpu"
+) -> dict[str, Timing]:
     """Times the cases in turn, round by round, so that a machine that slows down slows all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for round_number in range(warmup + rounds):
         for name, case in cases.items():
+            synchronize(device)
             start = time.perf_counter()
             case()
+            synchronize(device)
             if round_number >= warmup:
                 seconds[name].append(time.perf_counter() - start)
     return {name: Timing(values) for name, values in seconds.items()}
 
 
-def peak_memory(case: Callable[[], object]) -> int | None:
-    """Runs a case once: bytes by which its peak lies above the resident memory before it; None where not on Linux.
+def peak_memory(case: Callable[[], object], device: str = "cpu") -> int | None:
+    """Runs a case once: bytes by which its peak lies above the memory in use before it; None for a CPU not on Linux.
 
-    Good to some megabytes: how malloc fits the case's smaller blocks into its heap differs from run to run.
+    On a GPU what torch allocates, exactly. On a CPU resident memory, good to some megabytes: how malloc fits the case's
+    smaller blocks into its heap differs from run to run.
     """
     gc.collect()
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+        in_use = torch.cuda.memory_allocated(device)
+        case()
+        synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - in_use
     # Freed memory that malloc keeps is resident already, and a case that takes it again would seem to need none.
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)
@@ -84,14 +101,14 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024
 
 
-def machine_peaks(quick: bool = False) -> dict[str, Any]:
-    """What this machine reaches with these threads: a dense fp32 product, and a copy far larger than its caches."""
-    side, megabytes = (128, 1) if quick else (3072, 512)
-    a, b, c = (torch.rand(side, side) for _ in range(3))
-    source = torch.rand(megabytes * 250_000)
+def machine_peaks(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
+    """What this machine reaches, a CPU with these threads: a dense fp32 product, and a copy larger than its caches."""
+    side, megabytes = (128, 1) if quick else (3072, 512) if device == "cpu" else (8192, 4096)
+    a, b, c = (torch.rand(side, side, device=device) for _ in range(3))
+    source = torch.rand(megabytes * 250_000, device=device)
     target = torch.empty_like(source)
     cases = {"product": lambda: torch.mm(a, b, out=c), "copy": lambda: target.copy_(source)}
-    best = {name: min(timing.seconds) for name, timing in interleave(cases, rounds=5).items()}
+    best = {name: min(timing.seconds) for name, timing in interleave(cases, rounds=5, device=device).items()}
     peaks = {
         "product_gflop_per_s": 2 * side**3 / best["product"] / 1e9,
         "product_side": side,
@@ -115,6 +132,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "instruction_set": ops.cpu_instruction_set(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "driver": _driver(),
         **versions(),
     }
 
@@ -122,6 +140,14 @@ def environment() -> dict[str, Any]:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def _driver() -> str | None:
+    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem,power.draw", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _processor() -> str:
@@ -132,10 +158,11 @@ def _processor() -> str:
         return platform.processor() or "unknown"
 
 
-def argument_parser(doc: str | None, result: str) -> argparse.ArgumentParser:
+def argument_parser(doc: str | None, result: str, devices: Sequence[str] = ("cpu",)) -> argparse.ArgumentParser:
     """The options that every benchmark has; `result` is the name of its JSON file."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=RESULTS / result, help="result file; the plot lies beside it")
+    parser.add_argument("--device", default="cpu", choices=devices)
     parser.add_argument("--quick-peaks", action="store_true", help="the machine's peaks from small arrays, for tests")
     return parser
 

@@ -28,18 +28,19 @@ CHECKED_COLUMNS = 64
 class Problem:
     """One shape: spikes at every density, and what they are multiplied with."""
 
-    def __init__(self, shape: tuple[int, int, int], densities: list[float]) -> None:
+    def __init__(self, shape: tuple[int, int, int], densities: list[float], device: str) -> None:
         self.shape = rows, inputs, outputs = shape
+        self.device = device
         self.generator = torch.Generator().manual_seed(0)
-        self.weight = torch.randn(inputs, outputs, generator=self.generator)
-        self.grad = torch.randn(rows, outputs, generator=self.generator)
+        self.weight = torch.randn(inputs, outputs, generator=self.generator).to(device)
+        self.grad = torch.randn(rows, outputs, generator=self.generator).to(device)
         self.spikes = {density: self._spikes(density) for density in densities}
 
     def _spikes(self, density: float) -> PackedSpikes:
         rows, inputs, _ = self.shape
         # a slice of rows at a time: random numbers for all of them would be the run's peak of memory
         slices = [torch.rand(len(r), inputs, generator=self.generator) < density for r in torch.arange(rows).split(256)]
-        return PackedSpikes.pack(torch.cat(slices))
+        return PackedSpikes.pack(torch.cat(slices)).to(self.device)
 
     def ours(self, density: float) -> dict[str, Callable[[], Tensor]]:
         words = self.spikes[density].words
@@ -68,18 +69,18 @@ class Problem:
 
 def measure(shape: tuple[int, int, int], arguments: argparse.Namespace, machine: dict) -> list[dict]:
     rows, inputs, outputs = shape
-    problem = Problem(shape, arguments.densities)
+    problem = Problem(shape, arguments.densities, arguments.device)
     differences = {density: problem.largest_differences(density) for density in arguments.densities}
     cases = {}
     for density in arguments.densities:
         cases |= {(product, density, False): case for product, case in problem.ours(density).items()}
     for density in arguments.dense_at:
         cases |= {(product, density, True): case for product, case in problem.dense(density).items()}
-    memory = {key: harness.peak_memory(case) for key, case in cases.items()}
+    memory = {key: harness.peak_memory(case, arguments.device) for key, case in cases.items()}
     operations = 2 * rows * inputs * outputs
     rounds = arguments.rounds or (3 if operations > 1e11 else 15)
     # the pass that memory was measured in was the warm-up
-    timings = harness.interleave(cases, rounds, warmup=0)
+    timings = harness.interleave(cases, rounds, warmup=0, device=arguments.device)
     dense = {
         product: min(t.median for (p, _, is_dense), t in timings.items() if is_dense and p == product)
         for product in (FORWARD, TRANSPOSED)
@@ -142,7 +143,7 @@ def panel(shape: tuple[int, int, int], product: str, results: list[dict]) -> plo
 
 
 def main() -> None:
-    parser = harness.argument_parser(__doc__, "spike-product-cpu.json")
+    parser = harness.argument_parser(__doc__, "spike-product-cpu.json", devices=("cpu", "cuda"))
     parser.add_argument("--shape", type=int, nargs=3, action="append", metavar=("R", "N", "M"), help="may be repeated")
     parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES)
     parser.add_argument("--dense-at", type=float, nargs="+", help="densities of the dense products; default the middle")
@@ -151,7 +152,7 @@ def main() -> None:
     arguments.dense_at = arguments.dense_at or [sorted(arguments.densities)[len(arguments.densities) // 2]]
     if not set(arguments.dense_at) <= set(arguments.densities):
         parser.error("--dense-at: expected some of --densities")
-    machine = harness.machine_peaks(arguments.quick_peaks)
+    machine = harness.machine_peaks(arguments.quick_peaks, arguments.device)
     results, panels = [], []
     for shape in map(tuple, arguments.shape or [(3000, 58_500, 2048)]):
         measured = measure(shape, arguments, machine)

@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py                  all shapes; 58500-2048-196 takes minutes and needs 8 GB
     python benchmarks/throughput.py --shapes 784-196-784 --rounds 30
+    python benchmarks/throughput.py --device cuda --all-peers
 
 One step is forward and backward of two spiking layers with the masked membrane-potential loss, at 58500-2048-196 also
 fused Adam; weights, inputs and targets are equal for all, inputs are real spikes of the stated density. Peers come with
@@ -22,7 +23,7 @@ import plots
 import torch
 from torch import Tensor
 
-from spikefuse import LIFLinear, PackedSpikes
+from spikefuse import LIFLinear, PackedSpikes, functional
 
 LEAK = 0.1
 # Small, so that firing rates, on which event-driven steps depend, stay the same over the rounds.
@@ -59,14 +60,16 @@ class Model:
     loss: Callable[[], Tensor]
 
 
-def spikefuse_model(weights: list[Tensor], x: Tensor | PackedSpikes, target: PackedSpikes) -> Model:
-    layers = [LIFLinear(w.shape[1], w.shape[0], leak=LEAK) for w in weights]
+def spikefuse_model(
+    weights: list[Tensor], x: Tensor | PackedSpikes, target: PackedSpikes, one_kernel: bool = False
+) -> Model:
+    layers = [LIFLinear(w.shape[1], w.shape[0], leak=LEAK, device=w.device) for w in weights]
     with torch.no_grad():
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight.copy_(weight)
 
     def loss() -> Tensor:
-        hidden, _ = layers[0](x)
+        hidden = functional.lif_linear(x, layers[0].weight, leak=LEAK).spikes if one_kernel else layers[0](x)[0]
         return layers[1].masked_loss(hidden, target).loss
 
     return Model([layer.weight for layer in layers], loss)
@@ -120,12 +123,17 @@ def make_problem(shape: Shape, density: float) -> tuple[list[Tensor], Tensor, Te
     return weights, x, target
 
 
-def make_models(shape: Shape, density: float, with_peers: bool) -> tuple[dict[str, Model], list[str]]:
+def make_models(shape: Shape, density: float, with_peers: bool, device: str) -> tuple[dict[str, Model], list[str]]:
     """The cases, ours first, and which peers are missing."""
     weights, x, target = make_problem(shape, density)
+    weights, x, target = [w.to(device) for w in weights], x.to(device), target.to(device)
     packed, packed_target = PackedSpikes.pack(x), PackedSpikes.pack(target)
     models = {} if shape.wide else {"spikefuse": spikefuse_model(weights, x, packed_target)}
     models["spikefuse, packed input"] = spikefuse_model(weights, packed, packed_target)
+    if device != "cpu":
+        models["spikefuse, one kernel a layer"] = spikefuse_model(weights, packed, packed_target, one_kernel=True)
+        compiled = peer_model(plain_loop, weights, x, target)
+        models["torch.compile of the loop"] = Model(compiled.weights, torch.compile(compiled.loss))
     models["plain PyTorch loop"] = peer_model(plain_loop, weights, x, target)
     missing = []
     for name, make in peers.PEERS.items() if with_peers else ():
@@ -159,13 +167,13 @@ def relative_difference(actual: list[Tensor], wanted: list[Tensor]) -> float:
 
 def measure(name: str, density: float, arguments: argparse.Namespace) -> dict:
     shape = SHAPES[name]
-    models, missing = make_models(shape, density, arguments.all_peers or not shape.wide)
+    models, missing = make_models(shape, density, arguments.all_peers or not shape.wide, arguments.device)
     ours = next(iter(models))
     losses, differences = compare(models, "plain PyTorch loop")
     steps = {case: training_step(model, shape.wide) for case, model in models.items()}
-    memory = {case: harness.peak_memory(step) for case, step in steps.items()}
+    memory = {case: harness.peak_memory(step, arguments.device) for case, step in steps.items()}
     # the step that memory was measured in was the warm-up
-    timings = harness.interleave(steps, arguments.rounds or shape.rounds, warmup=0)
+    timings = harness.interleave(steps, arguments.rounds or shape.rounds, warmup=0, device=arguments.device)
     rows = harness.timing_rows(timings, ours, memory)
     harness.print_table(
         f"{name}, T {shape.steps}, B {shape.samples}, density {density:g}: one training step, ms",
@@ -211,12 +219,12 @@ def peer_versions() -> dict[str, str]:
 
 
 def main() -> None:
-    parser = harness.argument_parser(__doc__, "throughput-cpu.json")
+    parser = harness.argument_parser(__doc__, "throughput-cpu.json", devices=("cpu", "cuda"))
     parser.add_argument("--shapes", nargs="+", default=[s for s in SHAPES if s != SMOKE], choices=list(SHAPES))
     parser.add_argument("--rounds", type=int, help="default 11, at 58500-2048-196 3")
     parser.add_argument("--all-peers", action="store_true", help="the libraries at 58500-2048-196 too")
     arguments = parser.parse_args()
-    machine = harness.machine_peaks(arguments.quick_peaks)
+    machine = harness.machine_peaks(arguments.quick_peaks, arguments.device)
     results = [measure(name, density, arguments) for name in arguments.shapes for density in SHAPES[name].densities]
     harness.write_results(arguments, "throughput", machine, results, [panel(result) for result in results])
 

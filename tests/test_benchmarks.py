@@ -22,6 +22,11 @@ pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks 
         ("throughput.py", ["--shapes", "40-30-20", "--rounds", "1"], "throughput", 1),
         ("spike_product.py", ["--shape", "70", "50", "20", "--densities", "0.1", "0.9", "--rounds", "1"], None, 6),
         ("online.py", ["--shape", "smoke", "--materialised"], "online", 2),
+        ("lif.py", ["--neuron-steps", "20480", "--steps", "4", "--rounds", "1"], "lif", 2),
+        (
+            *("open_neuromorphic.py", ["--sizes", "40", "--steps", "5", "--samples", "2", "--rounds", "1"]),
+            *("open_neuromorphic", 1),
+        ),
         ("scaling.py", ["--quantities", "density", "--points", "2", "--rounds", "1"], "scaling", 1),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
