@@ -315,7 +315,7 @@ def test_reduce_overhead_equals_eager() -> None:
 @pytest.mark.cuda
 @pytest.mark.parametrize("reset", RESETS)
 def test_this_architecture_gives_the_bits_of_the_cpu(reset: str) -> None:
-    # 27: silently corrupt forward passes on one new architecture. The arithmetic is one set of headers, so bits are equal.
+    # 27: silently corrupt forward passes on one new architecture. The arithmetic is one set of headers: equal bits.
     z = uniform(20, 7, 777, low=-0.5, high=1.5, dtype=torch.float32)
     grad = uniform(20, 7, 777, low=-1, high=1, dtype=torch.float32, seed=1)
     results = []
