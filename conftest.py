@@ -8,6 +8,8 @@ NEEDS = {
     "spikefuse/app": ("typer", "rich", "safetensors"),
     "spikefuse/audio": ("scipy",),
     "spikefuse/checkpoint.py": ("safetensors",),
+    "spikefuse/container.py": ("safetensors",),
+    "spikefuse/synthesis_checkpoint.py": ("safetensors",),
     "spikefuse/data": ("pooch", "sklearn", "soundfile"),
     "spikefuse/plotting.py": ("matplotlib",),
 }
