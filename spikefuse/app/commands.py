@@ -256,6 +256,44 @@ train_app.command("audio-to-image", epilog=synthesis_commands.TRAIN_EPILOG)(synt
 app.command(epilog=synthesis_commands.SYNTHESIZE_EPILOG)(synthesis_commands.synthesize)
 
 
+@app.command(
+    epilog=examples(
+        "spikefuse reproduce --quick --out runs/paper",
+        "spikefuse reproduce --quick --only F3 --only F5 --out runs/paper",
+    )
+)
+def reproduce(
+    out: Annotated[Path, typer.Option(file_okay=False, metavar="DIR", help="Folder of all results.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller than the paper: less than 45 minutes on two cores.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="F3, F4, F5, F6, F7, F8-9, F10 or T1. Default: all.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Seeds of each experiment on images.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Run the paper's experiments, and say of each of its claims whether it holds.
+
+    Writes report.html, results.json and charts/ into the folder. What is done there already is not done again: after
+    Ctrl-C, or a machine that went down, the same command goes on and ends with the same numbers.
+    """
+    set_threads(threads)
+    from spikefuse.reproduce import entries, runner
+    from spikefuse.reproduce import report as reproduction
+
+    sizes = entries.QUICK if quick else entries.FULL
+    if seeds is not None:
+        sizes = dataclasses.replace(sizes, seeds=seeds)
+    chosen = entries.select(entries.entries(sizes), only)
+    console = Console()
+    signal = runner.run_all(chosen, sizes, out, console)
+    if signal is not None:
+        console.print("Stopped; the same command goes on.")
+        raise typer.Exit(SIGNAL_EXIT + signal)
+    console.print(f"Wrote {reproduction.write(chosen, sizes, out)}", soft_wrap=True)
+
+
 @app.command()
 def doctor() -> None:
     """Say what is installed, which kernels run here, and which data sets are found."""
