@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -40,7 +41,7 @@ class Bar:
     runs: Sequence[float]
 
 
-def lines(series: Sequence[Line], *, x: str, y: str, heading: str, ticks: Sequence[float] | None = None) -> bytes:
+def lines(series: Sequence[Line], *, x: str, y: str, heading: str) -> bytes:
     """A chart of lines: the mean over seeds, and a band from the lowest to the highest.
 
     Args:
@@ -48,7 +49,6 @@ def lines(series: Sequence[Line], *, x: str, y: str, heading: str, ticks: Sequen
         x: label of the axis, with its unit.
         y: likewise.
         heading: above the chart.
-        ticks: places of the marks on the x axis; None leaves them to matplotlib.
 
     Returns:
         A PNG.
@@ -71,11 +71,12 @@ def lines(series: Sequence[Line], *, x: str, y: str, heading: str, ticks: Sequen
         figsize=(6.6, 3.8), layout="constrained", dpi=110
     )
     axis = figure.subplots()
+    dashes = itertools.cycle(("--", ":", "-."))
     for line in series:
         means = [sum(values) / len(values) for values in zip(*line.runs, strict=True)]
         marker = "o" if len(line.x) < 12 else ""
         if line.reference:
-            axis.plot(line.x, means, label=line.label, color="0.45", linestyle="--", linewidth=1.2)
+            axis.plot(line.x, means, label=line.label, color="0.45", linestyle=next(dashes), linewidth=1.4)
             continue
         (drawn,) = axis.plot(line.x, means, label=line.label, marker=marker, markersize=4, linewidth=1.6)
         if len(line.runs) > 1:
@@ -84,8 +85,9 @@ def lines(series: Sequence[Line], *, x: str, y: str, heading: str, ticks: Sequen
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.set_ylim(bottom=0)
-    if ticks is not None:
-        axis.set_xticks(list(ticks))
+    if all(place == int(place) for line in series for place in line.x):
+        # Half an epoch is a mark that nothing stands at.
+        axis.xaxis.set_major_locator(require("matplotlib.ticker", "matplotlib", "a chart").MaxNLocator(integer=True))
     axis.grid(color="0.92")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
@@ -130,8 +132,8 @@ def bars(entries: Sequence[Bar], *, x: str, heading: str, references: Sequence[t
     axis.barh(places, means, xerr=[below, above], height=0.7, color="#5b9bd5", ecolor="0.25", capsize=2)
     for place, mean, up in zip(places, means, above, strict=True):
         axis.text(mean + up, place, f" {mean:.3f}", va="center", fontsize=8)
-    for label, value in references:
-        axis.axvline(value, color="0.45", linestyle="--", linewidth=1, label=f"{label} {value:.3f}")
+    for (label, value), dash in zip(references, itertools.cycle(("--", ":", "-.")), strict=False):
+        axis.axvline(value, color="0.45", linestyle=dash, linewidth=1.4, label=f"{label} {value:.3f}")
     axis.set_yticks(places, [entry.label for entry in entries], fontsize=8)
     axis.invert_yaxis()
     axis.set_xlim(
