@@ -95,14 +95,19 @@ def run(job: Job, folder: Path, tick: Tick) -> dict[str, Any]:
         tick: called after every batch.
 
     Returns:
-        The result: schema, kind, settings, seed, provenance, seconds, "results" and "curves", plain values for JSON.
+        The result: schema, kind, settings, seed, provenance, seconds, "results" and "curves", plain values for JSON;
+        where the training diverged these are empty, and "diverged" says how.
 
     Raises:
         InterruptedJobError: ``tick`` said to stop.
-        ValueError, OSError, ImportError, FloatingPointError: as training and data raise.
+        ValueError, OSError, ImportError: as training and data raise.
     """
     started = time.monotonic()
-    done = _run_images(job, folder, tick) if isinstance(job, ImageJob) else _run_sounds(job, folder, tick)
+    try:
+        done = _run_images(job, folder, tick) if isinstance(job, ImageJob) else _run_sounds(job, folder, tick)
+    except FloatingPointError as error:
+        # A result like any other: some of the paper's settings may diverge, and the rest is to be run all the same.
+        done = {"results": {}, "curves": {}, "diverged": str(error)}
     return {
         "schema": SCHEMA,
         "key": job.key,
@@ -210,7 +215,10 @@ def _run_sounds(job: SoundJob, folder: Path, tick: Tick) -> dict[str, Any]:
 
 
 def _audio_to_image(job: SoundJob, folder: Path, features: int) -> AudioToImage | ANNAudioToImage:
-    autoencoder = checkpoint.load(model_path(folder, job.autoencoder)).model
+    path = model_path(folder, job.autoencoder)
+    if not path.exists():
+        raise FloatingPointError("the autoencoder that it builds on diverged")
+    autoencoder = checkpoint.load(path).model
     generator = torch.Generator().manual_seed(derived_seed(job.seed, "audiocoder weights"))
     outputs = autoencoder.hidden_features
     if isinstance(autoencoder, ANNAutoencoder):

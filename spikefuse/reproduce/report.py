@@ -89,10 +89,12 @@ def write(entries: Sequence[Entry], sizes: Sizes, out: Path) -> Path:
         pictures = []
         for number, chart in enumerate(entry.charts, 1):
             png = _draw(chart, lookup, sizes)
+            if png is None:
+                continue
             write_atomically(out / CHARTS / f"{entry.id}-{number}.png", png)
             pictures.append({"heading": chart.heading, "data": base64.b64encode(png).decode()})
         for claim in entry.claims:
-            verdict = claims.judge(claim, lookup.values)
+            verdict = _judged(claim, lookup)
             style = {"confirmed": "confirmed", "not confirmed": "not"}.get(verdict.outcome, "some")
             rows.append(
                 {
@@ -119,6 +121,17 @@ def write(entries: Sequence[Entry], sizes: Sizes, out: Path) -> Path:
     return write_atomically(out / FILE, page.encode())
 
 
+class _DivergedError(Exception):
+    """A case that a claim is about diverged."""
+
+
+def _judged(claim: claims.Claim, lookup: _Lookup) -> claims.Verdict:
+    try:
+        return claims.judge(claim, lookup.values)
+    except _DivergedError as error:
+        return claims.Verdict("not measured", (f"{error} diverged",))
+
+
 class _Lookup:
     """Values of an entry's cases, one for each seed."""
 
@@ -136,34 +149,42 @@ class _Lookup:
         values = [result["results"].get(part, {}).get(key) for result in self.results(self.cases[name])]
         return None if None in values else values
 
+    def diverged(self, name: str) -> bool:
+        """Whether the case diverged in any seed."""
+        return any("diverged" in result for result in self.results(self.cases[name]))
+
     def values(self, name: str, measure: str) -> list[float]:
         values = self.find(name, measure)
         if values is None:
+            if self.diverged(name):
+                raise _DivergedError(name)
             raise ValueError(f"expected a measure of {name!r}, got {measure!r}, which it has not")
         return values
 
 
-def _draw(chart: Chart, lookup: _Lookup, sizes: Sizes) -> bytes:
+def _draw(chart: Chart, lookup: _Lookup, sizes: Sizes) -> bytes | None:
+    """A PNG of the cases that did not diverge; None where there is none."""
     heading = f"{chart.heading} ({sizes.name})"
+    names = [name for name in chart.cases if not lookup.diverged(name)]
     if chart.kind == "bars":
-        names = [str(name) for name in chart.cases]
-        return charts.bars(
-            [charts.Bar(name, lookup.values(name, chart.measure)) for name in names], x=chart.x, heading=heading
-        )
+        entries = [charts.Bar(name, lookup.values(name, chart.measure)) for name in names]
+        return charts.bars(entries, x=chart.x, heading=heading) if entries else None
     series = []
     if chart.kind == "curve":
-        for name in map(str, chart.cases):
+        for name in names:
             results = lookup.results(lookup.cases[name])
             column = "epoch" if "epoch" in results[0]["curves"] else "batch"
             runs = [result["curves"][column] for result in results]
             series.append(charts.Line(name, range(1, len(runs[0]) + 1), runs))
     else:
         for label, group in chart.groups:
-            cases = [lookup.cases[name] for name in group]
+            cases = [lookup.cases[name] for name in group if not lookup.diverged(name)]
+            if not cases:
+                continue
             columns = [lookup.values(case.name, chart.measure) for case in cases]
             runs = [list(run) for run in zip(*columns, strict=True)]
             series.append(charts.Line(label, [float(case.x or 0) for case in cases], runs))
-    return charts.lines(series, x=chart.x, y=chart.y, heading=heading)
+    return charts.lines(series, x=chart.x, y=chart.y, heading=heading) if series else None
 
 
 def _table(entry: Entry, lookup: _Lookup) -> dict[str, Any]:
@@ -171,7 +192,7 @@ def _table(entry: Entry, lookup: _Lookup) -> dict[str, Any]:
     used = [i for i in range(len(_MEASURES)) if any(values[i] is not None for values in found.values())]
     rows = []
     for name, values in found.items():
-        cells = [_cell(values[i]) for i in used]
+        cells = ["diverged" if lookup.diverged(name) else _cell(values[i]) for i in used]
         rows.append([name, *cells, str(len(seeds_of(lookup.cases[name].job, lookup._sizes)))])
     columns = [_MEASURES[i][1] for i in used]
     return {"id": entry.id, "title": entry.title, "notes": entry.notes, "columns": columns, "rows": rows}

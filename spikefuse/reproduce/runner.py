@@ -78,7 +78,7 @@ def run_all(entries: Sequence[Entry], sizes: Sizes, out: Path, console: Console)
 
     Raises:
         ValueError: a result in ``out`` cannot be read.
-        OSError, ImportError, FloatingPointError: as jobs raise.
+        OSError, ImportError: as jobs raise.
     """
     folder = out / JOBS
     jobs = jobs_of(entries, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -133,6 +134,27 @@ def test_killed_at_any_batch_it_ends_with_the_same_numbers(method: str, tmp_path
         execute.result_path(folder, job).write_text(json.dumps(result))
     assert runner.run_all(chosen, SIZES, out, quiet()) is None
     assert numbers(out) == numbers(tmp_path / "straight")
+
+
+def test_a_training_that_diverges_is_reported_and_stops_nothing_else(tmp_path: Path) -> None:
+    bad = dataclasses.replace(IMAGES["ann"], optimizer="sgd", lr=1e20)
+    builds_on_it = dataclasses.replace(SOUNDS["ann"], autoencoder=bad)
+    whole = entry("shared", "ann")
+    cases = (*whole.cases, Case("bad image", bad), Case("bad sound", builds_on_it))
+    charts = (
+        *whole.charts,
+        Chart("bars", "Bad", ("bad image", "image ann"), "MSE"),
+        Chart("bars", "x", ("bad sound",), "MSE"),
+    )
+    said = (*whole.claims, claims.Claim("Bad is worse.", "", (claims.lower("image ann", "bad image", "test.mse"),)))
+    chosen = [dataclasses.replace(whole, cases=cases, charts=charts, claims=said)]
+    assert runner.run_all(chosen, SIZES, tmp_path, quiet()) is None
+    page = report.write(chosen, SIZES, tmp_path).read_text()
+    assert "not measured" in page
+    assert "bad image diverged" in page
+    assert page.count("<img") == len(charts) - 1, "nothing is left to draw in the last"
+    results = json.loads((tmp_path / runner.RESULTS).read_text())["results"]
+    assert sum("lr = 1e+20" in result.get("diverged", "") for result in results) == 2, "two seeds"
 
 
 def test_without_the_mask_every_output_is_corrected() -> None:
