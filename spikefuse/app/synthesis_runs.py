@@ -18,7 +18,16 @@ from spikefuse.batches import STREAMS, TrainSettings, derived_seed
 from spikefuse.data import read_audio
 from spikefuse.files import write_atomically
 from spikefuse.models import Audiocoder, AudioToImage, SpikingAutoencoder, audiocoder_preset
-from spikefuse.synthesis import Baselines, Pairs, SynthesisTrainer, baselines, evaluate, pair, synthesize
+from spikefuse.synthesis import (
+    Baselines,
+    Pairs,
+    SynthesisModel,
+    SynthesisTrainer,
+    baselines,
+    evaluate,
+    pair,
+    synthesize,
+)
 
 CHECKPOINT: Final = runs.CHECKPOINT
 FOLDER: Final = Path("runs/audio-to-image")
@@ -310,7 +319,9 @@ def _results(
         heading = f"Data set {run['dataset']}, {run['corpus']}: images of sound"
         chart = charts.lines(series, x="epoch", y="test MSE (1 = silent net)", heading=heading)
         written.append(write_atomically(out / "mse.png", chart))
-    written.append(_picture(out / "images.png", trainer, material, run))
+    heading = f"Data set {run['dataset']}, test recordings of {run['corpus']}"
+    heard, pairs = material.heard, material.pairs
+    written.append(picture(out / "images.png", trainer.model, trainer.settings, heard, pairs, heading))
     table = Table()
     table.add_column("")
     table.add_column("test", justify="right")
@@ -324,22 +335,24 @@ def _results(
     return written
 
 
-def _picture(path: Path, trainer: SynthesisTrainer, material: Material, run: Mapping[str, Any]) -> Path:
-    heard = material.heard
+def picture(
+    path: Path, model: SynthesisModel, settings: TrainSettings, heard: sounds.Sounds, pairs: Pairs, heading: str
+) -> Path:
+    """Writes a PNG of one test recording of each class: the image of its class, what is emitted, and what is heard."""
     chosen = runs.of_every_class(heard.test_labels, 10)
-    labels = heard.test_labels[chosen]
-    result = synthesize(trainer.model, heard.test_rates[chosen], trainer.settings, STREAMS["pictures"])
-    firsts = [int((material.pairs.image_labels == label).nonzero()[0]) for label in labels.tolist()]
-    shape = plotting.near_square(trainer.model.image_features)
+    labels = heard.test_labels[chosen].tolist()
+    result = synthesize(model, heard.test_rates[chosen], settings, STREAMS["pictures"])
+    firsts = [int((pairs.image_labels == label).nonzero()[0]) for label in labels]
+    shape = plotting.near_square(model.image_features)
     return plotting.save_maps(
         path,
         [
-            ("image of the class", material.pairs.images[firsts], shape),
-            ("hidden spikes", result.code, plotting.near_square(result.code.shape[1])),
+            ("image of the class", pairs.images[firsts], shape),
+            ("hidden layer", result.code, plotting.near_square(result.code.shape[1])),
             ("image heard", result.images, shape),
         ],
-        titles=[heard.classes[label] for label in labels.tolist()],
-        heading=f"Data set {run['dataset']}, test recordings of {run['corpus']}",
+        titles=[heard.classes[label] for label in labels],
+        heading=heading,
     )
 
 

@@ -68,9 +68,10 @@ class Chart:
     """What to draw.
 
     Attributes:
-        kind: "bars" of a measure, "curve" of the error over training, or "lines" of a measure over the cases' ``x``.
+        kind: "bars" of a measure, "curve" of the error over training, "lines" of a measure over the cases' ``x``, or
+            "pictures" of what the nets of seed 0 make of test samples.
         heading: above it.
-        cases: names of the cases, of "bars" and "curve".
+        cases: names of the cases, of all but "lines".
         x: label of the x axis, with its unit.
         y: likewise; without meaning for "bars", whose measures are on the x axis.
         measure: such as "test.mse".
@@ -80,7 +81,7 @@ class Chart:
     kind: str
     heading: str
     cases: tuple[str, ...]
-    x: str
+    x: str = ""
     y: str = ""
     measure: str = "test.mse"
     groups: tuple[tuple[str, tuple[str, ...]], ...] = ()

@@ -24,7 +24,7 @@ from spikefuse import (
     synthesis_checkpoint,
     training,
 )
-from spikefuse.app import sounds
+from spikefuse.app import runs, sounds, synthesis_runs
 from spikefuse.batches import BatchRun, TrainSettings, derived_seed, weight_generator
 from spikefuse.models import (
     ANNAudiocoder,
@@ -162,6 +162,8 @@ def _run_images(job: ImageJob, folder: Path, tick: Tick) -> dict[str, Any]:
         zeros = trainer.history["error_zeros"]
         results["training"] = {"error_zeros": sum(zeros) / len(zeros)}
     checkpoint.save(model_path(folder, job), trainer)
+    if job.seed == 0:
+        runs.picture(picture_path(folder, job), trainer.model, settings, test)
     return {"results": results, "curves": {"batch": trainer.history[trainer.columns[0]]}}
 
 
@@ -210,6 +212,9 @@ def _run_sounds(job: SoundJob, folder: Path, tick: Tick) -> dict[str, Any]:
 
     trainer.run(on_batch=on_batch)
     floor = dataclasses.asdict(synthesis.baselines(heard.test_labels, pairs))
+    if job.seed == 0:
+        heading = f"Data set {job.pairing}, test recordings of {job.corpus}"
+        synthesis_runs.picture(picture_path(folder, job), trainer.model, settings, heard, pairs, heading)
     results = {"train": measure("train"), "test": trainer.measured[-1], "baselines": floor}
     return {"results": results, "curves": {"epoch": [entry["mse"] for entry in trainer.measured]}}
 
@@ -252,6 +257,11 @@ def result_path(folder: Path, job: Job) -> Path:
 def model_path(folder: Path, job: ImageJob) -> Path:
     """Where the trained autoencoder of a job is."""
     return folder / f"{job.key}{checkpoint.SUFFIX}"
+
+
+def picture_path(folder: Path, job: Job) -> Path:
+    """Where the picture of a job on seed 0 is: what its net makes of test images or recordings."""
+    return folder / f"{job.key}.png"
 
 
 def part_path(folder: Path, job: SoundJob) -> Path:

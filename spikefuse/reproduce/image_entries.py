@@ -124,7 +124,10 @@ def f5(make: Jobs) -> Entry:
                 ),
             )
         )
-    charts = (Chart("bars", "MNIST, 784-196-784, after one epoch", names, f"test {ERROR}"),)
+    charts = (
+        Chart("bars", "MNIST, 784-196-784, after one epoch", names, f"test {ERROR}"),
+        Chart("pictures", "Test images", names[:3]),
+    )
     return Entry("F5", "AE-SNN against AE-ANN on MNIST", _ANN_NOTE, tuple(cases), charts, tuple(said))
 
 
@@ -144,7 +147,10 @@ def f6(make: Jobs) -> Entry:
                 )
             )
     names = tuple(case.name for case in cases)
-    charts = (Chart("bars", "Fashion-MNIST, T 60, after one epoch", names, f"test {ERROR}"),)
+    charts = (
+        Chart("bars", "Fashion-MNIST, T 60, after one epoch", names, f"test {ERROR}"),
+        Chart("pictures", "Test images", tuple(f"SNN-1024 {r}" for r in READINGS)),
+    )
     return Entry("F6", "AE-SNN against AE-ANN on Fashion-MNIST", "ANN: lr 5e-3.", tuple(cases), charts, tuple(said))
 
 

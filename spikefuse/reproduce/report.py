@@ -11,10 +11,10 @@ from typing import Any, Final
 from spikefuse import charts
 from spikefuse.extras import require
 from spikefuse.files import write_atomically
-from spikefuse.reproduce import claims
+from spikefuse.reproduce import claims, execute
 from spikefuse.reproduce.cases import Case, Chart, Entry, Sizes
 from spikefuse.reproduce.jobs import with_seed
-from spikefuse.reproduce.runner import Results, load_results, seeds_of
+from spikefuse.reproduce.runner import JOBS, Results, load_results, seeds_of
 
 FILE: Final = "report.html"
 CHARTS: Final = "charts"
@@ -56,7 +56,7 @@ words is judged.</p>
 {% for entry in entries %}<h2>{{ entry.id }}: {{ entry.title }}</h2>
 <p>{{ entry.notes }} <small>{{ sizes.name }}.</small></p>
 {% for picture in entry.pictures %}
-<p><img alt="{{ picture.heading }}" src="data:image/png;base64,{{ picture.data }}"></p>
+<p>{{ picture.heading }}<br><img alt="{{ picture.alt }}" src="data:image/png;base64,{{ picture.data }}"></p>
 {% endfor %}<table><tr><th>case{% for name in entry.columns %}<th>{{ name }}{% endfor %}<th>seeds</tr>
 {% for row in entry.rows %}<tr>{% for cell in row %}<td>{{ cell }}{% endfor %}</tr>
 {% endfor %}</table>
@@ -88,11 +88,14 @@ def write(entries: Sequence[Entry], sizes: Sizes, out: Path) -> Path:
         lookup = _Lookup(entry, sizes, results)
         pictures = []
         for number, chart in enumerate(entry.charts, 1):
+            if chart.kind == "pictures":
+                pictures += _kept_pictures(chart, lookup, sizes, out)
+                continue
             png = _draw(chart, lookup, sizes)
             if png is None:
                 continue
             write_atomically(out / CHARTS / f"{entry.id}-{number}.png", png)
-            pictures.append({"heading": chart.heading, "data": base64.b64encode(png).decode()})
+            pictures.append({"heading": "", "alt": chart.heading, "data": base64.b64encode(png).decode()})
         for claim in entry.claims:
             verdict = _judged(claim, lookup)
             style = {"confirmed": "confirmed", "not confirmed": "not"}.get(verdict.outcome, "some")
@@ -185,6 +188,17 @@ def _draw(chart: Chart, lookup: _Lookup, sizes: Sizes) -> bytes | None:
             runs = [list(run) for run in zip(*columns, strict=True)]
             series.append(charts.Line(label, [float(case.x or 0) for case in cases], runs))
     return charts.lines(series, x=chart.x, y=chart.y, heading=heading) if series else None
+
+
+def _kept_pictures(chart: Chart, lookup: _Lookup, sizes: Sizes, out: Path) -> list[dict[str, str]]:
+    """What jobs drew when they were run; one that diverged drew nothing."""
+    found = []
+    for name in chart.cases:
+        path = execute.picture_path(out / JOBS, with_seed(lookup.cases[name].job, 0))
+        if path.exists():
+            heading = f"{chart.heading}: {name} ({sizes.name})"
+            found.append({"heading": heading, "alt": heading, "data": base64.b64encode(path.read_bytes()).decode()})
+    return found
 
 
 def _table(entry: Entry, lookup: _Lookup) -> dict[str, Any]:

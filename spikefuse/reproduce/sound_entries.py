@@ -39,6 +39,7 @@ def f8(make: Jobs) -> Entry:
             "",
             "test.recognised",
         ),
+        Chart("pictures", "What is heard", names_all),
     )
     notes = "Recordings of FSDD in place of TI-46. B: lowest MSE over the training images of the label."
     return Entry("F8-9", "Audio-to-image synthesis, data sets A and B", notes, tuple(cases), charts, tuple(said))

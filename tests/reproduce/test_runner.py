@@ -49,6 +49,7 @@ def entry(*names: str) -> Entry:
         Chart("bars", "All", tuple(case.name for case in cases), "MSE"),
         Chart("curve", "Images", images, "batch", "error"),
         Chart("curve", "Sounds", tuple(f"sound {name}" for name in names), "epoch", "MSE"),
+        Chart("pictures", "Drawn", tuple(case.name for case in cases)),
         Chart("lines", "Over x", (), "x", "MSE", groups=(("images", images),)),
     )
     said = (claims.Claim("One is better.", "", (claims.lower("image shared", f"image {names[-1]}", "test.mse"),)),)
@@ -99,7 +100,9 @@ def test_results_say_what_it_takes_to_have_them_again(tmp_path: Path) -> None:
     assert "min left" in output
     page = report.write([entry("shared", "ann")], SIZES, tmp_path).read_text()
     assert "One is better." in page
-    assert page.count("tiny") >= 2
+    assert page.count("<img") == 4 + 4, "four charts, and a picture of each case"
+    for case in ("image shared", "image ann", "sound shared", "sound ann"):
+        assert f"Drawn: {case} (tiny)" in page
 
 
 def test_done_jobs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +155,7 @@ def test_a_training_that_diverges_is_reported_and_stops_nothing_else(tmp_path: P
     page = report.write(chosen, SIZES, tmp_path).read_text()
     assert "not measured" in page
     assert "bad image diverged" in page
-    assert page.count("<img") == len(charts) - 1, "nothing is left to draw in the last"
+    assert page.count("<img") == len(charts) - 2 + 4, "nothing is left to draw in the last"
     results = json.loads((tmp_path / runner.RESULTS).read_text())["results"]
     assert sum("lr = 1e+20" in result.get("diverged", "") for result in results) == 2, "two seeds"
 
