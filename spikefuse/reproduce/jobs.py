@@ -8,14 +8,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-_BATCH_COST: Final = 6e-9
-"""Seconds of one core per synapse, sample and step of online learning; a guess, only to tell how much is left."""
+_STEP_COST: Final = 5.4e-9
+"""Seconds of one core per synapse and step of a batch of 100 that learns online; rough, to tell how much is left."""
 
 _GATED_COST: Final = 1.8
-_UNMASKED_COST: Final = 8.0
+_UNMASKED_COST: Final = 5.0
 _ANN_COST: Final = 8e-11
-_EVENT_SHARE: Final = 0.02
-"""An audiocoder's first layer is event-driven: about this share of its synapses is touched in a step."""
+_SOUND_COST: Final = 1.2e-11
+"""Likewise per synapse, step and recording of an audiocoder, whose first layer is event-driven."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,9 @@ class ImageJob:
         images = (self.limit or 60_000) * self.epochs
         synapses = 2 * 784 * self.hidden
         if self.method == "ann":
-            return 3 + images * synapses * _ANN_COST * 3
+            return 1 + images * synapses * _ANN_COST * 3
         factor = (_GATED_COST if self.method == "gated" else 1.0) * (1.0 if self.masked else _UNMASKED_COST)
-        return 2 + images / 100 * (synapses * self.steps * _BATCH_COST + 0.01) * factor
+        return 1 + images / 100 * (synapses * self.steps * _STEP_COST + 0.002) * factor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,7 @@ class SoundJob:
         if self.method == "ann":
             return 3 + sounds * synapses * _ANN_COST * 3
         factor = _GATED_COST if self.method == "gated" else 1.0
-        return 5 + sounds * synapses * self.steps * _BATCH_COST * _EVENT_SHARE * 0.1 * factor
+        return 5 + sounds * synapses * self.steps * _SOUND_COST * factor
 
 
 Job = ImageJob | SoundJob
