@@ -271,6 +271,10 @@ def reproduce(
         list[str] | None, typer.Option(metavar="ID", help="F3, F4, F5, F6, F7, F8-9, F10 or T1. Default: all.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Seeds of each experiment on images.")] = None,
+    sound_seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of each on sounds. Default: 1.")] = None,
+    ti46: Annotated[
+        bool, typer.Option("--ti46", help="The paper's recordings, from SPIKEFUSE_DATA; else FSDD.")
+    ] = False,
     threads: Threads = None,
 ) -> None:
     """Run the paper's experiments, and say of each of its claims whether it holds.
@@ -283,8 +287,12 @@ def reproduce(
     from spikefuse.reproduce import report as reproduction
 
     sizes = entries.QUICK if quick else entries.FULL
-    if seeds is not None:
-        sizes = dataclasses.replace(sizes, seeds=seeds)
+    sizes = dataclasses.replace(
+        sizes,
+        seeds=seeds or sizes.seeds,
+        sound_seeds=sound_seeds or sizes.sound_seeds,
+        corpus="ti46" if ti46 else sizes.corpus,
+    )
     chosen = entries.select(entries.entries(sizes), only)
     console = Console()
     signal = runner.run_all(chosen, sizes, out, console)

@@ -29,6 +29,7 @@ class Sizes:
         sound_lr: learning rate of the spiking audiocoder.
         seeds: of jobs on images.
         sound_seeds: of jobs on sounds.
+        corpus: of the recordings, "fsdd" or "ti46".
     """
 
     name: str
@@ -41,6 +42,7 @@ class Sizes:
     sound_lr: float
     seeds: int
     sound_seeds: int
+    corpus: str = "fsdd"
 
 
 FULL: Final = Sizes("full size", None, None, None, None, 2048, 20, 5e-5, 3, 1)
@@ -150,7 +152,7 @@ class Jobs:
         return SoundJob(
             self.mnist(reading), pairing, duration, sizes.sound_hidden,
             lr=sizes.sound_lr, weight_decay=1e-4 if reading == "gated" else 0.0,
-            epochs=sizes.sound_epochs, limit=sizes.recordings,
+            epochs=sizes.sound_epochs, limit=sizes.recordings, corpus=sizes.corpus,
         )  # fmt: skip
 
     def sound_ann(self, optimizer: str, pairing: str, bits: int) -> SoundJob:
@@ -159,5 +161,5 @@ class Jobs:
         autoencoder = self.ann("mnist", optimizer, 1e-3 if optimizer == "adam" else 1e-2)
         return SoundJob(
             autoencoder, pairing, bits, sizes.sound_hidden,
-            optimizer=optimizer, lr=1e-4, weight_decay=1e-4, epochs=sizes.sound_epochs, limit=sizes.recordings,
+            optimizer=optimizer, lr=1e-4, weight_decay=1e-4, epochs=sizes.sound_epochs, limit=sizes.recordings, corpus=sizes.corpus,
         )  # fmt: skip

@@ -227,7 +227,7 @@ def _counted(sizes: Sizes) -> str:
         f"{count(sizes.images, 'all 60,000')} training images of MNIST, "
         f"{count(sizes.fashion_images, 'all 60,000')} of Fashion-MNIST, measured on "
         f"{count(sizes.test_images, '10,000')} images of each split; "
-        f"{count(sizes.recordings, 'all 2,700')} training recordings of FSDD (the paper: 3,500 of TI-46), "
+        f"{count(sizes.recordings, 'all')} training recordings of {sizes.corpus} (the paper: 3,500 of ti46), "
         f"{sizes.sound_hidden:,} hidden neurons in audiocoders, {sizes.sound_epochs} epochs, learning rate "
         f"{sizes.sound_lr:g}; {sizes.seeds} seeds of images, {sizes.sound_seeds} of sounds."
     )

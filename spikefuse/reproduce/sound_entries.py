@@ -41,7 +41,7 @@ def f8(make: Jobs) -> Entry:
         ),
         Chart("pictures", "What is heard", names_all),
     )
-    notes = "Recordings of FSDD in place of TI-46. B: lowest MSE over the training images of the label."
+    notes = f"Recordings of {make.sizes.corpus}. B: lowest MSE over the training images of the label."
     return Entry("F8-9", "Audio-to-image synthesis, data sets A and B", notes, tuple(cases), charts, tuple(said))
 
 
@@ -92,7 +92,9 @@ def f10(make: Jobs) -> Entry:
         ),
     )
     cases = (*snn.values(), *ann.values())
-    return Entry("F10", "Compressed hidden states, data set A", "The authors' reading.", cases, charts, said)
+    return Entry(
+        "F10", "Compressed hidden states, data set A", "The reading of the released code.", cases, charts, said
+    )
 
 
 def t1(make: Jobs) -> Entry:
