@@ -161,5 +161,6 @@ class Jobs:
         autoencoder = self.ann("mnist", optimizer, 1e-3 if optimizer == "adam" else 1e-2)
         return SoundJob(
             autoencoder, pairing, bits, sizes.sound_hidden,
-            optimizer=optimizer, lr=1e-4, weight_decay=1e-4, epochs=sizes.sound_epochs, limit=sizes.recordings, corpus=sizes.corpus,
+            optimizer=optimizer, lr=1e-4, weight_decay=1e-4,
+            epochs=sizes.sound_epochs, limit=sizes.recordings, corpus=sizes.corpus,
         )  # fmt: skip
