@@ -9,9 +9,6 @@ loading a checkpoint runs no code from it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,26 +16,15 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-import spikefuse
-from spikefuse.extras import require
-from spikefuse.files import write_atomically
+from spikefuse import container
+from spikefuse.container import SUFFIX, CheckpointError, versions
 from spikefuse.models import ANNAutoencoder, SpikingAutoencoder
 from spikefuse.training import ANN_COLUMNS, SPIKING_COLUMNS, Autoencoder, Trainer, TrainSettings
 
+__all__ = ["SUFFIX", "Checkpoint", "CheckpointError", "load", "save", "versions"]
+
 FORMAT: Final = "spikefuse-autoencoder"
 VERSION: Final = 1
-SUFFIX: Final = ".safetensors"
-
-_KEY: Final = "spikefuse"
-_MAX_HEADER_BYTES: Final = 100_000_000
-
-
-class CheckpointError(ValueError):
-    """A file is no checkpoint, or one that cannot be used.
-
-    >>> issubclass(CheckpointError, ValueError)
-    True
-    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +82,6 @@ class Checkpoint:
         return trainer
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes the results.
-
-    >>> sorted(versions())
-    ['python', 'spikefuse', 'torch']
-    """
-    return {"spikefuse": spikefuse.__version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
 def save(path: str | Path, trainer: Trainer, run: Mapping[str, Any] | None = None) -> Path:
     """Writes a run's whole state, atomically: at any moment ``path`` holds the old checkpoint or the new one.
 
@@ -133,14 +110,12 @@ def save(path: str | Path, trainer: Trainer, run: Mapping[str, Any] | None = Non
         >>> resumed.batch, resumed.total_batches
         (3, 4)
     """
-    module = require("safetensors.torch", "safetensors", "a checkpoint")
     tensors = {f"model.{name}": weight for name, weight in trainer.model.state_dict().items()}
     if isinstance(trainer.model, ANNAutoencoder):
         tensors.update({f"optimizer.{name}": value for name, value in trainer.model.optimizer_state().items()})
     tensors.update(
         {f"history.{name}": torch.tensor(values, dtype=torch.float64) for name, values in trainer.history.items()}
     )
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -153,9 +128,7 @@ def save(path: str | Path, trainer: Trainer, run: Mapping[str, Any] | None = Non
         "run": dict(run or {}),
         "versions": versions(),
     }
-    document = json.loads(json.dumps(document, allow_nan=False))  # as load will see it
-    document["sha256"] = _digest(document, tensors)
-    return write_atomically(path, module.save(tensors, {_KEY: json.dumps(document)}))
+    return container.write(path, document, tensors)
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -170,7 +143,7 @@ def load(path: str | Path) -> Checkpoint:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    document, tensors = _read(path)
+    document, tensors = container.read(path, FORMAT, VERSION)
     try:
         return _restore(path, document, tensors)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -178,41 +151,6 @@ def load(path: str | Path) -> Checkpoint:
             raise
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{path}: an inconsistent checkpoint: {reason}") from error
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The JSON document and the tensors of a file that is whole and of this format and version."""
-    module = require("safetensors.torch", "safetensors", "a checkpoint")
-    content = path.read_bytes()
-    header_size = int.from_bytes(content[:8], "little")
-    if len(content) < 9 or content[8:9] != b"{" or header_size > _MAX_HEADER_BYTES:
-        raise CheckpointError(f"{path}: not a checkpoint: expected a safetensors file, got {len(content)} other bytes")
-    if len(content) < 8 + header_size:
-        raise CheckpointError(f"{path}: cut short: expected a header of {header_size} bytes, got {len(content) - 8}")
-    try:
-        header = json.loads(content[8 : 8 + header_size])
-        metadata = header.pop("__metadata__", {})
-        data_size = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        document = json.loads(metadata.get(_KEY, "null"))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint: its header cannot be read ({error})") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint: expected a safetensors file of spikefuse, got another one")
-    if document.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path}: expected a checkpoint of version {VERSION}, got version {document.get('version')!r}, written by "
-            f"another release of spikefuse"
-        )
-    if len(content) < 8 + header_size + data_size:
-        raise CheckpointError(f"{path}: cut short: expected {8 + header_size + data_size} bytes, got {len(content)}")
-    try:
-        tensors = module.load(content)
-    except Exception as error:  # SafetensorError, which is no subclass of anything more telling
-        raise CheckpointError(f"{path}: a damaged checkpoint: {error}") from error
-    digest = document.pop("sha256", None)
-    if digest != _digest(document, tensors):
-        raise CheckpointError(f"{path}: a damaged checkpoint: its content does not fit its SHA-256")
-    return document, tensors
 
 
 def _restore(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
@@ -263,13 +201,3 @@ def _model(config: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     return model
-
-
-def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the document without its own digest, and over names, types, shapes and bytes of the tensors."""
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -523,10 +523,23 @@ class _LIFLinear(torch.autograd.Function):
         ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None, grad_state: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         words, v, state, decay, threshold = ctx.saved_tensors
+        reset, detach_reset, surrogate, slope = ctx.settings
         parameter_gradients = ctx.needs_input_grad[4] or ctx.needs_input_grad[5]
         grad_z, grad_initial, grad_decay, grad_threshold = ops.lif_backward(
-            *(grad_spikes, grad_v, grad_state, None, v, state, decay, threshold, None, torch.float32),
-            *ctx.settings,
+            grad_spikes,
+            grad_v,
+            grad_state,
+            None,
+            v,
+            state,
+            decay,
+            threshold,
+            None,
+            torch.float32,
+            reset,
+            detach_reset,
+            surrogate,
+            slope,
             parameter_gradients,
         )
         grad_weight = None

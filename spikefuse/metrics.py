@@ -89,6 +89,53 @@ def spike_mse(output_counts: Tensor, input_counts: Tensor) -> float:
     return _mean_squared_difference("spike_mse", "output_counts", output_counts, "input_counts", input_counts)
 
 
+def nearest_mse(outputs: Tensor, labels: Tensor, images: Tensor, image_labels: Tensor) -> Tensor:
+    """For each output the lowest :func:`mse` over the images of its label: the paper's test metric of data set B.
+
+    With one image for each label it is the metric of data set A, whose mean is :func:`mse`.
+
+    Args:
+        outputs: ``[B, N]`` of any real dtype, such as spikes summed over time.
+        labels: class of each output, int64 ``[B]``.
+        images: ``[M, N]``, such as the training images.
+        image_labels: int64 ``[M]``.
+
+    Returns:
+        float64 ``[B]``.
+
+    Raises:
+        TypeError: an argument is not a tensor of real numbers.
+        ValueError: shapes that do not fit, a value that is NaN or infinite, or a label without an image.
+
+    Source:
+        Roy, Panda & Roy (2019), doi 10.3389/fnins.2019.00621, section 3.2.3.
+
+    Example:
+        >>> images = torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+        >>> outputs = torch.tensor([[2.0, 2.0, 0.0], [2.0, 2.0, 0.0]])
+        >>> nearest_mse(outputs, torch.tensor([0, 1]), images, torch.tensor([0, 0, 1])).round(decimals=6).tolist()
+        [0.0, 1.0]
+    """
+    for name, value, names in (("outputs", outputs, labels), ("images", images, image_labels)):
+        _check_maps("nearest_mse", name, value)
+        if value.dim() != 2 or value.shape[1] != outputs.shape[-1] or names.shape != value.shape[:1]:
+            raise ValueError(
+                f"nearest_mse: expected {name} of shape [B, N] with one label each, got {list(value.shape)} and "
+                f"{list(names.shape)}"
+            )
+    lowest = torch.empty(len(outputs), dtype=torch.float64)
+    for label in labels.unique().tolist():
+        rows, candidates = labels == label, image_labels == label
+        if not bool(candidates.any()):
+            raise ValueError(f"nearest_mse: expected at least one image of class {label}, got none")
+        a = _normalize("nearest_mse", "outputs", outputs[rows])
+        b = _normalize("nearest_mse", "images", images[candidates])
+        # |a - b|^2 = |a|^2 - 2ab + |b|^2: one product in place of differences of all pairs.
+        squares = a.square().sum(1, keepdim=True) - 2 * (a @ b.t()) + b.square().sum(1)
+        lowest[rows.cpu()] = squares.amin(1).clamp(min=0).cpu() / a.shape[1]
+    return lowest
+
+
 def _mean_squared_difference(function: str, name_a: str, a: Tensor, name_b: str, b: Tensor) -> float:
     _check_maps(function, name_a, a)
     _check_maps(function, name_b, b)

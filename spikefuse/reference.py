@@ -186,6 +186,7 @@ def online_step(
     gradients: str = "window",
     on_step: Callable[[int, list[Tensor], list[Tensor]], None] | None = None,
     fire: Callable[[int, int, Tensor], Tensor] | None = None,
+    masked: bool = True,
 ) -> tuple[list[Tensor], float, list[Tensor], float]:
     """One batch of the online rule (PAPER eqs 1-17), in the dtype of the weights.
 
@@ -199,6 +200,7 @@ def online_step(
         on_step: called with t, gradients and spikes of every layer before each update.
         fire: makes the spikes ``[B, out]`` of step t >= 1 and a layer from its v, in place of ``v >= threshold``: to go
             on from another implementation's spikes where a v is within rounding of the threshold.
+        masked: False leaves out the mask of eq 6, so that every output neuron is corrected: the paper's comparison.
 
     Returns:
         New weights, loss (summed over time and outputs, mean over the batch), spike counts ``[B, out]`` of each layer,
@@ -231,9 +233,12 @@ def online_step(
             potentials.append(potential)
             spikes.append(s)
             x = s
-        error = masked_error(potentials[-1], spikes[-1], targets[t - 1].to(x.dtype), threshold)
+        target = targets[t - 1].to(x.dtype)
+        error = threshold * target - potentials[-1]
+        if masked:
+            error = masked_error(potentials[-1], spikes[-1], target, threshold)
         loss += float(0.5 * error.double().square().sum())
-        open_errors += int((targets[t - 1].to(x.dtype) != spikes[-1]).sum())
+        open_errors += int(((target != spikes[-1]) if masked else (error != 0)).sum())
 
         # errors of this time step only, with the weights from before its update (eqs 13-15)
         deltas = [-error]

@@ -5,39 +5,42 @@ state: the order of an epoch depends on the seed and the epoch, the Poisson spik
 of the batch. A run's whole progress is therefore its weights and how many batches it has done, and
 :mod:`spikefuse.checkpoint` can take it up again in the middle of an epoch.
 
-Poisson streams (the ``offset`` of :func:`spikefuse.functional.poisson_encode`), so that no draw is ever used twice:
-
-==================== =====================================
-0 to 2^31 - 1        training, by the number of the batch
-2^31 on              evaluation on training images
-2^31 + 2^30 on       evaluation on test images
-2^32 - 2^20 on       pictures
-==================== =====================================
+The Poisson streams are those of :mod:`spikefuse.batches`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
-import time
-import zlib
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from spikefuse import metrics
+from spikefuse.batches import STREAMS, BatchRun, TrainSettings, derived_seed, fingerprint, weight_generator
 from spikefuse.functional import poisson_encode
 from spikefuse.models import ANNAutoencoder, SpikingAutoencoder
 from spikefuse.packed import PackedSpikes
 
-Autoencoder = SpikingAutoencoder | ANNAutoencoder
+__all__ = [
+    "ANN_COLUMNS",
+    "EVALUATION_BATCH",
+    "SPIKING_COLUMNS",
+    "STREAMS",
+    "Autoencoder",
+    "Evaluation",
+    "Reconstruction",
+    "TrainSettings",
+    "Trainer",
+    "derived_seed",
+    "evaluate",
+    "reconstruct",
+    "weight_generator",
+]
 
-STREAMS: Final[dict[str, int]] = {"train": 2**31, "test": 2**31 + 2**30, "pictures": 2**32 - 2**20}
-"""First Poisson stream of each kind of evaluation."""
+Autoencoder = SpikingAutoencoder | ANNAutoencoder
 
 EVALUATION_BATCH: Final = 500
 """Images encoded at a time in an evaluation. Fixed, because a draw depends on the image's place in its batch."""
@@ -46,68 +49,7 @@ SPIKING_COLUMNS: Final = ("spike_mse", "loss", "error_zeros", "hidden_rate", "ou
 ANN_COLUMNS: Final = ("mse", "loss")
 
 
-def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A seed in [0, 2^63) for one purpose, unrelated to those for other purposes, indices and seeds.
-
-    >>> derived_seed(0, "order", 1) == derived_seed(1, "order", 0)
-    False
-    """
-    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def weight_generator(seed: int) -> torch.Generator:
-    """The generator of a run's initial weights.
-
-    >>> torch.rand(2, generator=weight_generator(0)).equal(torch.rand(2, generator=weight_generator(0)))
-    True
-    """
-    return torch.Generator().manual_seed(derived_seed(seed, "weights"))
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainSettings:
-    """Settings of a training run that are not the model's.
-
-    Args:
-        epochs: passes over the images, >= 0.
-        batch_size: images in a batch, >= 1; the last batch of an epoch may be smaller.
-        steps: time steps T of an image's spikes, >= 1; without meaning for the artificial network.
-        max_rate: spike probability per step of a pixel of value 1, in (0, 1]; likewise.
-        seed: 0 <= seed < 2^63.
-
-    Raises:
-        TypeError: a number of another type.
-        ValueError: one outside its range.
-
-    Example:
-        >>> TrainSettings(max_rate=0.3).steps
-        15
-    """
-
-    epochs: int = 1
-    batch_size: int = 100
-    steps: int = 15
-    max_rate: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low, end in (
-            ("epochs", 0, 2**31),
-            ("batch_size", 1, 2**31),
-            ("steps", 1, 2**31),
-            ("seed", 0, 2**63),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"TrainSettings: expected {name} as an int, got {type(value).__name__}")
-            if not low <= value < end:
-                raise ValueError(f"TrainSettings: expected {low} <= {name} < {end}, got {value}")
-        if not 0 < self.max_rate <= 1:
-            raise ValueError(f"TrainSettings: expected 0 < max_rate <= 1, got {self.max_rate}")
-
-
-class Trainer:
+class Trainer(BatchRun):
     """One training run: a model, images, settings, how many batches are done, and what each of them gave.
 
     Args:
@@ -137,106 +79,20 @@ class Trainer:
     def __init__(self, model: Autoencoder, images: Tensor, settings: TrainSettings) -> None:
         if images.dim() != 2 or images.shape[1] != model.in_features or len(images) == 0:
             raise ValueError(f"Trainer: expected images of shape [N, {model.in_features}], got {list(images.shape)}")
+        super().__init__(
+            len(images), settings, SPIKING_COLUMNS if isinstance(model, SpikingAutoencoder) else ANN_COLUMNS
+        )
         self.model = model
         self.images = images
-        self.settings = settings
-        self.batch = 0
-        self.columns = SPIKING_COLUMNS if isinstance(model, SpikingAutoencoder) else ANN_COLUMNS
-        self.history: dict[str, list[float]] = {name: [] for name in self.columns}
-        self.seconds = 0.0
-        self._order: tuple[int, Tensor] | None = None
-        if self.total_batches > STREAMS["train"]:
-            raise ValueError(f"Trainer: expected at most 2^31 batches in all, got {self.total_batches}")
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches in one pass over the images."""
-        return -(-len(self.images) // self.settings.batch_size)
-
-    @property
-    def total_batches(self) -> int:
-        """Batches in the whole run."""
-        return self.settings.epochs * self.batches_per_epoch
-
-    @property
-    def done(self) -> bool:
-        """Whether no batch is left."""
-        return self.batch >= self.total_batches
 
     @functools.cached_property
     def images_fingerprint(self) -> int:
         """CRC-32 of the images: tells a resumed run that it was given other ones."""
-        pixels = self.images.detach().to("cpu", torch.float32).contiguous().numpy()
-        return zlib.crc32(pixels.view("uint8").data)
+        return fingerprint(self.images)
 
-    def step(self) -> dict[str, float]:
-        """Learns from the next batch.
-
-        Returns:
-            This batch's entries of ``history``.
-
-        Raises:
-            RuntimeError: no batch is left.
-            ValueError: images outside [0, 1], or weights that are not finite.
-            FloatingPointError: the learning diverged; see the model's ``learn_``.
-        """
-        if self.done:
-            raise RuntimeError(f"Trainer: all {self.total_batches} batches are done")
-        started = time.perf_counter()
-        epoch, index = divmod(self.batch, self.batches_per_epoch)
-        size = self.settings.batch_size
-        images = self.images[self._epoch_order(epoch)[index * size : (index + 1) * size]]
-        record = self._learn(images.to(next(self.model.parameters()).device))
-        for name in self.columns:
-            self.history[name].append(record[name])
-        self.batch += 1
-        self.seconds += time.perf_counter() - started
-        return record
-
-    def run(
-        self,
-        *,
-        until: int | None = None,
-        on_batch: Callable[[Trainer], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        save: Callable[[Trainer], Any] | None = None,
-        save_every: int = 100,
-    ) -> None:
-        """Learns from batch after batch, to the last one or until told to stop.
-
-        Args:
-            until: the number of batches done at which to stop; None for all.
-            on_batch: called after every batch.
-            should_stop: asked after every batch; True ends the run there.
-            save: called after every ``save_every`` batches and at the end, however it comes but by an error.
-            save_every: in batches, >= 1.
-
-        Raises:
-            ValueError: ``save_every`` is below 1.
-            FloatingPointError, ValueError: as :meth:`step`.
-        """
-        if save_every < 1:
-            raise ValueError(f"Trainer.run: expected save_every >= 1, got {save_every}")
-        end = self.total_batches if until is None else min(until, self.total_batches)
-        saved = -1
-        while self.batch < end:
-            self.step()
-            if on_batch is not None:
-                on_batch(self)
-            if save is not None and self.batch % save_every == 0:
-                save(self)
-                saved = self.batch
-            if should_stop is not None and should_stop():
-                break
-        if save is not None and saved != self.batch:
-            save(self)
-
-    def _epoch_order(self, epoch: int) -> Tensor:
-        """The permutation of the images in an epoch."""
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(derived_seed(self.settings.seed, "order", epoch))
-            self._order = (epoch, torch.randperm(len(self.images), generator=generator).to(self.images.device))
-        return self._order[1]
+    def _learn_from(self, chosen: Tensor) -> dict[str, float]:
+        images = self.images[chosen.to(self.images.device)]
+        return self._learn(images.to(next(self.model.parameters()).device))
 
     def _learn(self, images: Tensor) -> dict[str, float]:
         if isinstance(self.model, ANNAutoencoder):

@@ -15,7 +15,7 @@ pytest.importorskip("safetensors")
 
 from safetensors.torch import save as save_tensors
 
-from spikefuse import checkpoint, files
+from spikefuse import checkpoint, container, files
 from spikefuse.checkpoint import CheckpointError
 from spikefuse.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
 from spikefuse.training import Trainer, TrainSettings, weight_generator
@@ -46,9 +46,9 @@ def path(tmp_path: Path) -> Path:
 def edited(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
     """A checkpoint changed by hand, its SHA-256 made to fit again: what only the checks behind it can find."""
     checkpoint.save(path, trainer())
-    document, tensors = checkpoint._read(path)
+    document, tensors = container.read(path, checkpoint.FORMAT, checkpoint.VERSION)
     change(document, tensors)
-    document["sha256"] = checkpoint._digest(document, tensors)
+    document["sha256"] = container.digest(document, tensors)
     path.write_bytes(save_tensors(tensors, {"spikefuse": json.dumps(document)}))
     return path
 

@@ -16,12 +16,22 @@ import spikefuse
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 SMALL = {
+    "audio_to_image.py": ["--tones", "--hidden", "32", "--epochs", "8", "--picture", "out.png"],
+    "fashion_autoencoder.py": [
+        *("--dataset", "digits", "--hidden", "32", "--batch-size", "10", "--steps", "20", "--picture", "out.png")
+    ],
     "mnist_autoencoder.py": ["--dataset", "digits", "--hidden", "32", "--batch-size", "10", "--picture", "out.png"],
     "custom_model.py": ["--epochs", "2"],
     "online_completion.py": ["--epochs", "4"],
     "distributed.py": ["--batches", "20"],
 }
-NEEDS = {"mnist_autoencoder.py": ("sklearn", "matplotlib"), "distributed.py": ()}
+NEEDS = {
+    "audio_to_image.py": ("sklearn", "matplotlib", "scipy"),
+    "fashion_autoencoder.py": ("sklearn", "matplotlib"),
+    "mnist_autoencoder.py": ("sklearn", "matplotlib"),
+    "custom_model.py": ("sklearn",),
+    "distributed.py": (),
+}
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
 LAUNCHERS = {"distributed.py": [*TORCHRUN, "--rdzv-endpoint", "localhost:0"]}  # on any free port
 
@@ -49,6 +59,26 @@ def test_mnist_autoencoder(tmp_path: Path) -> None:
     found = re.search(r"test MSE ([\d.]+), Spike-MSE ([\d.]+)", out)
     assert found is not None
     assert float(found[2]) < 0.6, "one epoch of few and small images"
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fashion_autoencoder(tmp_path: Path) -> None:
+    out = run("fashion_autoencoder.py", tmp_path)
+    found = re.findall(r"spiking, (\d+) steps: test MSE ([\d.]+)", out)
+    assert [steps for steps, _ in found] == ["5", "15", "20"]
+    assert float(found[2][1]) < float(found[0][1]), "more steps, more grey levels"
+    assert float(found[2][1]) < 0.8
+    assert "artificial: test MSE" in out
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_audio_to_image(tmp_path: Path) -> None:
+    out = run("audio_to_image.py", tmp_path)
+    heard = [float(score) for score in re.findall(r"epoch \d+: test MSE ([\d.]+)", out)]
+    mean = re.search(r"mean image: test MSE ([\d.]+)", out)
+    assert mean is not None
+    assert len(heard) == 8
+    assert heard[-1] < float(mean[1]), "it has listened"
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -3,55 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
 import spikefuse
 from spikefuse.app import doctor as doctor_facts
-from spikefuse.app import report, runs
+from spikefuse.app import report, runs, synthesis_commands
+from spikefuse.app.arguments import (
+    LEARNING,
+    NETWORK,
+    SIGNAL_EXIT,
+    SPIKES,
+    CheckpointPath,
+    Dataset,
+    DatasetName,
+    OptimizerName,
+    OtherDataset,
+    Seed,
+    SpikeSeed,
+    SplitName,
+    Threads,
+    TraceName,
+    examples,
+    set_threads,
+)
 from spikefuse.app.recipes import Options
-
-_SIGNAL_EXIT: Final = 128
-
-
-class DatasetName(str, Enum):
-    """Choices of --dataset."""
-
-    AUTO = "auto"
-    MNIST = "mnist"
-    FASHION_MNIST = "fashion-mnist"
-    DIGITS = "digits"
-
-
-class TraceName(str, Enum):
-    """Choices of --trace."""
-
-    SHARED = "shared"
-    GATED = "gated"
-
-
-class OptimizerName(str, Enum):
-    """Choices of --optimizer."""
-
-    ADAM = "adam"
-    SGD = "sgd"
-
-
-class SplitName(str, Enum):
-    """Choices of --split."""
-
-    TRAIN = "train"
-    TEST = "test"
-
-
-def _examples(*lines: str) -> str:
-    return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
-
 
 app = typer.Typer(
     name="spikefuse",
@@ -63,33 +42,6 @@ app = typer.Typer(
 )
 train_app = typer.Typer(no_args_is_help=True, help="Train a model.")
 app.add_typer(train_app, name="train")
-
-_NETWORK: Final = "Network"
-_SPIKES: Final = "Spikes"
-_LEARNING: Final = "Learning"
-
-_Dataset = Annotated[
-    DatasetName,
-    typer.Option(
-        help="mnist, fashion-mnist, digits, or auto: MNIST where it is here or can be downloaded, else digits.",
-        metavar="NAME",
-    ),
-]
-_Threads = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, metavar="N", help="CPU threads; spiking results are the same."),
-]
-_Seed = Annotated[
-    int | None,
-    typer.Option("--seed", min=0, metavar="N", help="Of weights, order and spikes: one seed, one result. Default: 0."),
-]
-_SpikeSeed = Annotated[
-    int | None, typer.Option("--seed", min=0, metavar="N", help="Of the spikes. Default: the training's.")
-]
-_Checkpoint = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run.", exists=True)]
-_OtherDataset = Annotated[
-    DatasetName | None, typer.Option("--dataset", metavar="NAME", help="Default: what the model was trained on.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -109,7 +61,7 @@ def _main(
 
 @train_app.command(
     "autoencoder",
-    epilog=_examples(
+    epilog=examples(
         "spikefuse train autoencoder --dataset mnist",
         "spikefuse train autoencoder --dataset mnist --trace gated --out runs/gated",
         "spikefuse train autoencoder --dataset fashion-mnist --hidden 512 --steps 60",
@@ -118,25 +70,25 @@ def _main(
     ),
 )
 def train_autoencoder(
-    dataset: _Dataset = DatasetName.AUTO,
+    dataset: Dataset = DatasetName.AUTO,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Train on the first N images only.")] = None,
     hidden: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Hidden neurons. Default: 196; digits 32.", rich_help_panel=_NETWORK),
+        typer.Option(min=1, metavar="N", help="Hidden neurons. Default: 196; digits 32.", rich_help_panel=NETWORK),
     ] = None,
     leak: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, metavar="X", help="Share of v lost in a step. Default: 0.1.", rich_help_panel=_NETWORK
+            min=0, max=1, metavar="X", help="Share of v lost in a step. Default: 0.1.", rich_help_panel=NETWORK
         ),
     ] = None,
     ann: Annotated[
         bool,
-        typer.Option("--ann", help="Train the artificial network (ReLU) of these sizes.", rich_help_panel=_NETWORK),
+        typer.Option("--ann", help="Train the artificial network (ReLU) of these sizes.", rich_help_panel=NETWORK),
     ] = False,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, metavar="T", help="Time steps per image. Default: 15.", rich_help_panel=_SPIKES),
+        typer.Option(min=1, metavar="T", help="Time steps per image. Default: 15.", rich_help_panel=SPIKES),
     ] = None,
     rate: Annotated[
         float | None,
@@ -146,7 +98,7 @@ def train_autoencoder(
             metavar="X",
             help="Spike probability per step of a white pixel. Default: shared 0.5 (the authors' code has 0.3, which "
             "leaves a Spike-MSE of 0.25 on MNIST where 0.5 leaves 0.17), with digits 0.7; gated 1.",
-            rich_help_panel=_SPIKES,
+            rich_help_panel=SPIKES,
         ),
     ] = None,
     trace: Annotated[
@@ -154,7 +106,7 @@ def train_autoencoder(
         typer.Option(
             help="Reading of the paper's rule. shared (default): the authors' code, one trace per input. gated: the "
             "paper's text, one per synapse, zeroed by spikes.",
-            rich_help_panel=_LEARNING,
+            rich_help_panel=LEARNING,
         ),
     ] = None,
     epochs: Annotated[
@@ -163,17 +115,17 @@ def train_autoencoder(
             min=0,
             metavar="N",
             help="Passes over the images. Default: 1; digits 4, gated 15, --ann 30.",
-            rich_help_panel=_LEARNING,
+            rich_help_panel=LEARNING,
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Images. Default: 100; digits 10.", rich_help_panel=_LEARNING),
+        typer.Option(min=1, metavar="N", help="Images. Default: 100; digits 10.", rich_help_panel=LEARNING),
     ] = None,
     optimizer: Annotated[
         OptimizerName | None,
         typer.Option(
-            help="adam (default; spiking: its moments start anew in every batch) or sgd.", rich_help_panel=_LEARNING
+            help="adam (default; spiking: its moments start anew in every batch) or sgd.", rich_help_panel=LEARNING
         ),
     ] = None,
     lr: Annotated[
@@ -182,14 +134,14 @@ def train_autoencoder(
             min=0,
             metavar="X",
             help="Learning rate. Default: 5e-4; --ann 1e-3, with sgd 1e-2.",
-            rich_help_panel=_LEARNING,
+            rich_help_panel=LEARNING,
         ),
     ] = None,
     weight_decay: Annotated[
         float | None,
-        typer.Option(min=0, metavar="X", help="Default: gated 1e-4, else 0.", rich_help_panel=_LEARNING),
+        typer.Option(min=0, metavar="X", help="Default: gated 1e-4, else 0.", rich_help_panel=LEARNING),
     ] = None,
-    seed: _Seed = None,
+    seed: Seed = None,
     out: Annotated[
         Path | None,
         typer.Option(file_okay=False, metavar="DIR", help="Folder of the run. Default: runs/DATASET-TRACE."),
@@ -203,7 +155,7 @@ def train_autoencoder(
         typer.Option("--overwrite", help="Begin anew where the folder has a checkpoint."),
     ] = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, metavar="N", help="Batches between checkpoints.")] = 100,
-    threads: _Threads = None,
+    threads: Threads = None,
 ) -> None:
     """Train a spiking autoencoder online: weights change at every time step.
 
@@ -231,12 +183,12 @@ def train_autoencoder(
     _train(options, out, resume=resume, overwrite=overwrite, save_every=checkpoint_every, threads=threads)
 
 
-@app.command(epilog=_examples("spikefuse demo", "spikefuse demo --dataset digits --out runs/digits"))
+@app.command(epilog=examples("spikefuse demo", "spikefuse demo --dataset digits --out runs/digits"))
 def demo(
-    dataset: _Dataset = DatasetName.AUTO,
+    dataset: Dataset = DatasetName.AUTO,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run, overwritten.")] = Path("runs/demo"),
-    seed: _Seed = None,
-    threads: _Threads = None,
+    seed: Seed = None,
+    threads: Threads = None,
 ) -> None:
     """Train a 784-196-784 spiking autoencoder on MNIST for one epoch, and show what it has learned.
 
@@ -247,23 +199,21 @@ def demo(
     _train(options, out, resume=False, overwrite=True, save_every=100, threads=threads)
 
 
-@app.command(
-    epilog=_examples("spikefuse evaluate runs/demo", "spikefuse evaluate runs/demo --seed 7 --json seed7.json")
-)
+@app.command(epilog=examples("spikefuse evaluate runs/demo", "spikefuse evaluate runs/demo --seed 7 --json seed7.json"))
 def evaluate(
-    checkpoint: _Checkpoint,
-    dataset: _OtherDataset = None,
+    checkpoint: CheckpointPath,
+    dataset: OtherDataset = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Measure on the first N images only.")] = None,
-    seed: _SpikeSeed = None,
+    seed: SpikeSeed = None,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Also write the figures to this file.")] = None,
-    threads: _Threads = None,
+    threads: Threads = None,
 ) -> None:
     """Measure a trained autoencoder with fresh Poisson spikes, on training and test images.
 
     MSE compares the output with the image, Spike-MSE with the input spikes, both summed over time and normalised: 0 is
     perfect, a silent net scores 1, an unrelated map 2.
     """
-    _set_threads(threads)
+    set_threads(threads)
     from spikefuse import checkpoint as checkpoints
     from spikefuse import training
 
@@ -281,18 +231,18 @@ def evaluate(
         console.print(f"Wrote {runs.write_metrics(json, kept.model, settings, run, results)}", soft_wrap=True)
 
 
-@app.command(epilog=_examples("spikefuse reconstruct runs/demo -o digits.png --count 20"))
+@app.command(epilog=examples("spikefuse reconstruct runs/demo -o digits.png --count 20"))
 def reconstruct(
-    checkpoint: _Checkpoint,
+    checkpoint: CheckpointPath,
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The PNG to write.")],
-    dataset: _OtherDataset = None,
+    dataset: OtherDataset = None,
     split: Annotated[SplitName, typer.Option(help="Which images.")] = SplitName.TEST,
     count: Annotated[int, typer.Option(min=1, max=40, help="How many images, of all classes in turn.")] = 10,
-    seed: _SpikeSeed = None,
-    threads: _Threads = None,
+    seed: SpikeSeed = None,
+    threads: Threads = None,
 ) -> None:
     """Draw images, their spikes, the hidden spikes, and what the autoencoder makes of them."""
-    _set_threads(threads)
+    set_threads(threads)
     from spikefuse import checkpoint as checkpoints
 
     kept = checkpoints.load(runs.checkpoint_path(checkpoint))
@@ -300,6 +250,56 @@ def reconstruct(
     images = runs.load_split(kept, _other(dataset), split.value)
     written = runs.picture(output, kept.model, settings, images, count)
     Console().print(f"Wrote {written}", soft_wrap=True)
+
+
+train_app.command("audio-to-image", epilog=synthesis_commands.TRAIN_EPILOG)(synthesis_commands.train_audio_to_image)
+app.command(epilog=synthesis_commands.SYNTHESIZE_EPILOG)(synthesis_commands.synthesize)
+
+
+@app.command(
+    epilog=examples(
+        "spikefuse reproduce --quick --out runs/paper",
+        "spikefuse reproduce --quick --only F3 --only F5 --out runs/paper",
+    )
+)
+def reproduce(
+    out: Annotated[Path, typer.Option(file_okay=False, metavar="DIR", help="Folder of all results.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller than the paper: less than 45 minutes on two cores.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="F3, F4, F5, F6, F7, F8-9, F10 or T1. Default: all.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Seeds of each experiment on images.")] = None,
+    sound_seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of each on sounds. Default: 1.")] = None,
+    ti46: Annotated[
+        bool, typer.Option("--ti46", help="The paper's recordings, from SPIKEFUSE_DATA; else FSDD.")
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Run the paper's experiments, and say of each of its claims whether it holds.
+
+    Writes report.html, results.json and charts/ into the folder. What is done there already is not done again: after
+    Ctrl-C, or a machine that went down, the same command goes on and ends with the same numbers.
+    """
+    set_threads(threads)
+    from spikefuse.reproduce import entries, runner
+    from spikefuse.reproduce import report as reproduction
+
+    sizes = entries.QUICK if quick else entries.FULL
+    sizes = dataclasses.replace(
+        sizes,
+        seeds=seeds or sizes.seeds,
+        sound_seeds=sound_seeds or sizes.sound_seeds,
+        corpus="ti46" if ti46 else sizes.corpus,
+    )
+    chosen = entries.select(entries.entries(sizes), only)
+    console = Console()
+    signal = runner.run_all(chosen, sizes, out, console)
+    if signal is not None:
+        console.print("Stopped; the same command goes on.")
+        raise typer.Exit(SIGNAL_EXIT + signal)
+    console.print(f"Wrote {reproduction.write(chosen, sizes, out)}", soft_wrap=True)
 
 
 @app.command()
@@ -311,15 +311,10 @@ def doctor() -> None:
 def _train(
     options: Options, out: Path | None, *, resume: bool, overwrite: bool, save_every: int, threads: int | None
 ) -> None:
-    _set_threads(threads)
+    set_threads(threads)
     signal = runs.train(options, out, resume=resume, overwrite=overwrite, save_every=save_every, console=Console())
     if signal is not None:
-        raise typer.Exit(_SIGNAL_EXIT + signal)
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)
+        raise typer.Exit(SIGNAL_EXIT + signal)
 
 
 def _other(dataset: DatasetName | None) -> str | None:

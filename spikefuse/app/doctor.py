@@ -14,7 +14,7 @@ from spikefuse import _load, data, ops
 from spikefuse.data import store
 
 EXTRAS: Final[dict[str, tuple[str, ...]]] = {
-    "app": ("typer", "rich", "safetensors", "pooch", "scikit-learn", "matplotlib"),
+    "app": ("typer", "rich", "safetensors", "pooch", "scikit-learn", "matplotlib", "scipy", "soundfile", "jinja2"),
     "test": ("pytest", "hypothesis"),
     "peers": ("snntorch", "spikingjelly"),
 }

@@ -94,17 +94,17 @@ def build(options: Options, dataset: str, in_features: int) -> tuple[Autoencoder
                 raise ValueError(f"--{name} has no meaning with --ann, which has no spikes")
     defaults = recipe(dataset, method)
     settings = TrainSettings(
-        epochs=_given(options.epochs, defaults.epochs),
-        batch_size=_given(options.batch_size, defaults.batch_size),
-        steps=_given(options.steps, TrainSettings.steps),
-        max_rate=_given(options.rate, defaults.max_rate),
-        seed=_given(options.seed, TrainSettings.seed),
+        epochs=given(options.epochs, defaults.epochs),
+        batch_size=given(options.batch_size, defaults.batch_size),
+        steps=given(options.steps, TrainSettings.steps),
+        max_rate=given(options.rate, defaults.max_rate),
+        seed=given(options.seed, TrainSettings.seed),
     )
-    hidden, generator = _given(options.hidden, defaults.hidden), weight_generator(settings.seed)
+    hidden, generator = given(options.hidden, defaults.hidden), weight_generator(settings.seed)
     asked = {name: getattr(options, name) for name in ("optimizer", "lr", "weight_decay")}
     if options.ann:
         if options.optimizer == "sgd":
-            asked["lr"] = _given(options.lr, 0.01)
+            asked["lr"] = given(options.lr, 0.01)
         return ANNAutoencoder(in_features, hidden, ANNRule(**_only_given(asked)), generator=generator), settings
     chosen = preset(method, in_features)
     rule = dataclasses.replace(chosen.rule, **_only_given({**asked, "leak": options.leak}))
@@ -136,8 +136,12 @@ def options_of(model: Autoencoder, settings: TrainSettings, dataset: str, limit:
     )
 
 
-def check_unchanged(asked: Options, had: Options) -> None:
+def check_unchanged(asked: Any, had: Any) -> None:
     """Refuses to go on with a run under other settings than it had; the number of epochs may change.
+
+    Args:
+        asked: options, a dataclass; None is for what was left open.
+        had: of the same class, the run's.
 
     Raises:
         ValueError: an option that was given differs.
@@ -147,7 +151,7 @@ def check_unchanged(asked: Options, had: Options) -> None:
     ...
     ValueError: --lr: expected 0.2, which the run to resume has, got 0.1
     """
-    for field in dataclasses.fields(Options):
+    for field in dataclasses.fields(had):
         value, old = getattr(asked, field.name), getattr(had, field.name)
         if field.name != "epochs" and value is not None and value != old:
             option = "--" + field.name.replace("_", "-")
@@ -179,7 +183,12 @@ def find_dataset(name: str) -> tuple[str, str]:
     return "mnist", "Data set: MNIST, downloaded."
 
 
-def _given(value: _T | None, default: _T) -> _T:
+def given(value: _T | None, default: _T) -> _T:
+    """The value, or the default where it is None.
+
+    >>> given(None, 3), given(0, 3)
+    (3, 0)
+    """
     return default if value is None else value
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spikefuse.training import Evaluation, Trainer
+from spikefuse.batches import BatchRun
+from spikefuse.training import Evaluation
 
 _LINES: Final = 10
 """Progress lines of a run whose output is no terminal."""
@@ -21,6 +22,8 @@ _RECENT: Final = 20
 
 _WIDE: Final = 76
 _MEDIUM: Final = 50
+
+_ERRORS: Final = {"spike_mse": "Spike-MSE", "mse": "MSE", "loss": "loss"}
 
 _MEASURES: Final[tuple[tuple[str, str, str], ...]] = (
     ("samples", "images", "{:,}"),
@@ -35,13 +38,21 @@ _MEASURES: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 @contextmanager
-def training_progress(console: Console, trainer: Trainer) -> Iterator[Callable[[Trainer], None]]:
+def training_progress(
+    console: Console, trainer: BatchRun, samples: str = "images"
+) -> Iterator[Callable[[BatchRun], None]]:
     """Shows how a training goes on: a bar on a terminal, a line every tenth of the run elsewhere.
+
+    Args:
+        console: where.
+        trainer: its first column is the error shown.
+        samples: what the run learns from, in the plural.
 
     Yields:
         What to call after every batch.
     """
-    name = "Spike-MSE" if "spike_mse" in trainer.history else "MSE"
+    name = _ERRORS[trainer.columns[0]]
+    form = ".1f" if name == "loss" else ".3f"
     started, first = time.monotonic(), trainer.batch
 
     def error() -> float:
@@ -59,11 +70,11 @@ def training_progress(console: Console, trainer: Trainer) -> Iterator[Callable[[
     if not console.is_terminal:
         step = max(-(-trainer.total_batches // _LINES), 1)
 
-        def line(_: Trainer) -> None:
+        def line(_: BatchRun) -> None:
             if trainer.batch % step == 0 or trainer.done:
                 console.print(
-                    f"{epoch()}  batch {trainer.batch}/{trainer.total_batches}  {name} {error():.3f}  "
-                    f"{speed():,.0f} images/s",
+                    f"{epoch()}  batch {trainer.batch}/{trainer.total_batches}  {name} {error():{form}}  "
+                    f"{speed():,.0f} {samples}/s",
                     soft_wrap=True,
                 )
 
@@ -81,13 +92,13 @@ def training_progress(console: Console, trainer: Trainer) -> Iterator[Callable[[
     with progress:
         task = progress.add_task(epoch(), total=trainer.total_batches, completed=trainer.batch, error="", speed="")
 
-        def update(_: Trainer) -> None:
+        def update(_: BatchRun) -> None:
             progress.update(
                 task,
                 completed=trainer.batch,
                 description=epoch(),
-                error=f"{name} {error():.3f}",
-                speed=f"{speed():,.0f} images/s",
+                error=f"{name} {error():{form}}",
+                speed=f"{speed():,.0f} {samples}/s",
             )
 
         yield update

@@ -60,7 +60,7 @@ def train(
     def save(trainer: Trainer) -> None:
         checkpoint.save(path, trainer, run)
 
-    with _signals() as received, report.training_progress(console, trainer) as on_batch:
+    with signals() as received, report.training_progress(console, trainer) as on_batch:
         trainer.run(on_batch=on_batch, should_stop=lambda: bool(received), save=save, save_every=save_every)
     if received:
         console.print(f"Stopped after batch {trainer.batch} of {trainer.total_batches}. Go on with:")
@@ -140,7 +140,7 @@ def write_metrics(
 
 def picture(path: Path, model: Autoencoder, settings: TrainSettings, dataset: data.Dataset, count: int = 10) -> Path:
     """Writes a PNG of images of all classes in turn: what the model is given, its hidden layer and its output."""
-    chosen = _of_every_class(dataset.labels, count)
+    chosen = of_every_class(dataset.labels, count)
     images, labels, shape = dataset.images[chosen], dataset.labels[chosen], dataset.image_shape
     hidden_shape = plotting.near_square(model.hidden_features)
     rows: list[tuple[str, Tensor, tuple[int, int]]] = [("image", images, shape)]
@@ -212,7 +212,7 @@ def _loss_picture(path: Path, trainer: Trainer, run: Mapping[str, Any]) -> Path:
     )
 
 
-def _of_every_class(labels: Tensor, count: int) -> Tensor:
+def of_every_class(labels: Tensor, count: int) -> Tensor:
     """Indices of the first image of every class, then of the second, and so on: ``[min(count, N)]``."""
     seen: dict[int, int] = {}
     keys = []
@@ -223,7 +223,7 @@ def _of_every_class(labels: Tensor, count: int) -> Tensor:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """The signals that came to end the process, which may first finish the batch at hand; a second does not wait."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

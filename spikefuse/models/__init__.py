@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from spikefuse.models.ann import ANNAutoencoder, ANNRule, ANNStats
+from spikefuse.models.ann import ANNAudiocoder, ANNAutoencoder, ANNRule, ANNStats, ReLUNetwork
+from spikefuse.models.audio_to_image import ANNAudioToImage, AudioToImage, SynthesisSpikes
+from spikefuse.models.audiocoder import Audiocoder, audiocoder_preset
 from spikefuse.models.autoencoder import Preset, SpikingAutoencoder, preset
+from spikefuse.models.hidden import HiddenMaps, hidden_maps, quantized
+from spikefuse.models.stream import ImageStream
 
-__all__ = ["ANNAutoencoder", "ANNRule", "ANNStats", "Preset", "SpikingAutoencoder", "preset"]
+__all__ = [
+    "ANNAudioToImage",
+    "ANNAudiocoder",
+    "ANNAutoencoder",
+    "ANNRule",
+    "ANNStats",
+    "AudioToImage",
+    "Audiocoder",
+    "HiddenMaps",
+    "ImageStream",
+    "Preset",
+    "ReLUNetwork",
+    "SpikingAutoencoder",
+    "SynthesisSpikes",
+    "audiocoder_preset",
+    "hidden_maps",
+    "preset",
+    "quantized",
+]

@@ -1,4 +1,4 @@
-"""The artificial autoencoder that the spiking one is compared with, in plain PyTorch."""
+"""The artificial networks that the spiking ones are compared with, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -50,13 +50,125 @@ class ANNStats:
     """What one batch of the artificial network's training reports."""
 
     loss: float
-    """1/2 sum (output - image)^2 over pixels, mean over the batch, before the step."""
+    """1/2 sum (output - target)^2 over outputs, mean over the batch, before the step."""
     outputs: Tensor
-    """``[B, in_features]``, before the step; carries no gradient."""
+    """``[B, out_features]``, before the step; carries no gradient."""
 
 
-class ANNAutoencoder(nn.Module):
-    """``relu(relu(x W_encoder^T) W_decoder^T)`` without biases, trained by backpropagation on images.
+class ReLUNetwork(nn.Module):
+    """``relu(relu(x W_encoder^T) W_decoder^T)`` without biases, trained by backpropagation.
+
+    The loss is ``1/2 sum (output - target)^2``, summed over outputs, mean over the batch. Base of the artificial
+    autoencoder and audiocoder, which say what a target is.
+
+    Args:
+        in_features: number of inputs, >= 1.
+        hidden_features: number of hidden units, >= 1.
+        out_features: number of outputs, >= 1.
+        rule: of the training.
+        init_bound: initial weights are uniform in +- this.
+        generator: of the initial weights, on the CPU; None for torch's global one.
+        fused: whether torch's optimizer updates a weight in one pass, ten times as fast where the layers are large.
+
+    Raises:
+        ValueError: a size below 1, or an ``init_bound`` that is not finite and > 0.
+
+    Example:
+        >>> ReLUNetwork(6, 4, 2, ANNRule())(torch.rand(3, 6)).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        out_features: int,
+        rule: ANNRule,
+        *,
+        init_bound: float = 0.01,
+        generator: torch.Generator | None = None,
+        fused: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = {"in_features": in_features, "hidden_features": hidden_features, "out_features": out_features}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{type(self).__name__}: expected {name} >= 1, got {size}")
+        if not 0 < init_bound < math.inf:
+            raise ValueError(f"{type(self).__name__}: expected a finite init_bound > 0, got {init_bound}")
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.out_features = out_features
+        self.rule = rule
+        self.init_bound = init_bound
+        self.encoder_weight = nn.Parameter(torch.empty(hidden_features, in_features))
+        self.decoder_weight = nn.Parameter(torch.empty(out_features, hidden_features))
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -init_bound, init_bound, generator=generator)
+        settings: dict[str, Any] = {"lr": rule.lr, "weight_decay": rule.weight_decay, "fused": fused}
+        make = torch.optim.Adam if rule.optimizer == "adam" else torch.optim.SGD
+        self.optimizer: torch.optim.Optimizer = make(self.parameters(), **settings)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Hidden activations ``[B, hidden_features]`` of inputs ``[B, in_features]``."""
+        return torch.relu(nn.functional.linear(x, self.encoder_weight))
+
+    def decode(self, hidden: Tensor) -> Tensor:
+        """Outputs ``[B, out_features]`` of hidden activations ``[B, hidden_features]``."""
+        return torch.relu(nn.functional.linear(hidden, self.decoder_weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``decode(encode(x))``."""
+        return self.decode(self.encode(x))
+
+    def _step(self, x: Tensor, targets: Tensor) -> ANNStats:
+        """One step of the optimizer on inputs that have been checked."""
+        outputs = self(x)
+        loss = 0.5 * (outputs - targets).square().sum() / len(x)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{type(self).__name__}: the loss became {value} at lr = {self.rule.lr}")
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return ANNStats(value, outputs.detach())
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """What the optimizer carries from batch to batch, as ``"<parameter>.<name>"``; empty for SGD."""
+        return {
+            f"{parameter}.{name}": value
+            for parameter, weight in self.named_parameters()
+            for name, value in self.optimizer.state.get(weight, {}).items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_optimizer_state_(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back :meth:`optimizer_state`.
+
+        Raises:
+            ValueError: a tensor of another shape than its parameter, or of a parameter that there is not.
+        """
+        parameters = dict(self.named_parameters())
+        nested: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            parameter, _, name = key.rpartition(".")
+            if parameter not in parameters or value.shape not in (parameters[parameter].shape, torch.Size([])):
+                raise ValueError(
+                    f"{type(self).__name__}: optimizer state {key!r} of shape {list(value.shape)} fits no parameter"
+                )
+            nested.setdefault(list(parameters).index(parameter), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": nested})
+
+    def extra_repr(self) -> str:
+        """Sizes and optimizer."""
+        sizes = f"in_features={self.in_features}, hidden_features={self.hidden_features}"
+        if self.out_features != self.in_features:
+            sizes += f", out_features={self.out_features}"
+        return f"{sizes}, optimizer={self.rule.optimizer}"
+
+
+class ANNAutoencoder(ReLUNetwork):
+    """A :class:`ReLUNetwork` that learns to put out the images that it is given.
 
     The loss is ``1/2 sum (output - image)^2``, summed over pixels, mean over the batch.
 
@@ -88,34 +200,7 @@ class ANNAutoencoder(nn.Module):
         init_bound: float = 0.01,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        for name, size in (("in_features", in_features), ("hidden_features", hidden_features)):
-            if size < 1:
-                raise ValueError(f"ANNAutoencoder: expected {name} >= 1, got {size}")
-        if not 0 < init_bound < math.inf:
-            raise ValueError(f"ANNAutoencoder: expected a finite init_bound > 0, got {init_bound}")
-        self.in_features = in_features
-        self.hidden_features = hidden_features
-        self.rule = rule
-        self.init_bound = init_bound
-        self.encoder_weight = nn.Parameter(torch.empty(hidden_features, in_features))
-        self.decoder_weight = nn.Parameter(torch.empty(in_features, hidden_features))
-        for weight in self.parameters():
-            nn.init.uniform_(weight, -init_bound, init_bound, generator=generator)
-        make = torch.optim.Adam if rule.optimizer == "adam" else torch.optim.SGD
-        self.optimizer: torch.optim.Optimizer = make(self.parameters(), lr=rule.lr, weight_decay=rule.weight_decay)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Hidden activations ``[B, hidden_features]`` of images ``[B, in_features]``."""
-        return torch.relu(nn.functional.linear(images, self.encoder_weight))
-
-    def decode(self, hidden: Tensor) -> Tensor:
-        """Images ``[B, in_features]`` of hidden activations ``[B, hidden_features]``."""
-        return torch.relu(nn.functional.linear(hidden, self.decoder_weight))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``decode(encode(images))``."""
-        return self.decode(self.encode(images))
+        super().__init__(in_features, hidden_features, in_features, rule, init_bound=init_bound, generator=generator)
 
     def learn_(self, images: Tensor) -> ANNStats:
         """One step of the optimizer on one batch.
@@ -131,41 +216,7 @@ class ANNAutoencoder(nn.Module):
             raise ValueError(
                 f"ANNAutoencoder: expected images of shape [B, {self.in_features}], got {list(images.shape)}"
             )
-        outputs = self(images)
-        loss = 0.5 * (outputs - images).square().sum() / len(images)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise FloatingPointError(f"ANNAutoencoder: the loss became {value} at lr = {self.rule.lr}")
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return ANNStats(value, outputs.detach())
-
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """What the optimizer carries from batch to batch, as ``"<parameter>.<name>"``; empty for SGD."""
-        return {
-            f"{parameter}.{name}": value
-            for parameter, weight in self.named_parameters()
-            for name, value in self.optimizer.state.get(weight, {}).items()
-            if isinstance(value, Tensor)
-        }
-
-    def load_optimizer_state_(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back :meth:`optimizer_state`.
-
-        Raises:
-            ValueError: a tensor of another shape than its parameter, or of a parameter that there is not.
-        """
-        parameters = dict(self.named_parameters())
-        nested: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            parameter, _, name = key.rpartition(".")
-            if parameter not in parameters or value.shape not in (parameters[parameter].shape, torch.Size([])):
-                raise ValueError(
-                    f"ANNAutoencoder: optimizer state {key!r} of shape {list(value.shape)} fits no parameter"
-                )
-            nested.setdefault(list(parameters).index(parameter), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": nested})
+        return self._step(images, images)
 
     def config(self) -> dict[str, Any]:
         """Kind, sizes and rule as plain values, for JSON; :meth:`from_config` takes them back.
@@ -196,8 +247,94 @@ class ANNAutoencoder(nn.Module):
             generator=torch.Generator(),  # its own, so that loading leaves torch's global one where it is
         )
 
-    def extra_repr(self) -> str:
-        """Sizes and optimizer."""
-        return (
-            f"in_features={self.in_features}, hidden_features={self.hidden_features}, optimizer={self.rule.optimizer}"
+
+class ANNAudiocoder(ReLUNetwork):
+    """A :class:`ReLUNetwork` that learns to put out an artificial autoencoder's hidden vector of an image.
+
+    What the spiking :class:`spikefuse.models.Audiocoder` is compared with (PAPER's AC-ANN, 58,500-2,048-196). The loss
+    is ``1/2 sum (output - target)^2``, summed over outputs, mean over the batch. Targets may be :func:`quantized`.
+
+    Args:
+        in_features: number of inputs of a cochleagram, >= 1.
+        hidden_features: number of hidden units, >= 1.
+        out_features: the autoencoder's hidden units, >= 1.
+        rule: of the training; None for what the paper says, Adam with lr and weight decay 1e-4.
+        init_bound: initial weights are uniform in +- this.
+        generator: of the initial weights, on the CPU; None for torch's global one.
+
+    Raises:
+        ValueError: a size below 1, or an ``init_bound`` that is not finite and > 0.
+
+    Example:
+        >>> model = ANNAudiocoder(300, 32, 16)
+        >>> rates, hidden = torch.rand(10, 300), torch.rand(10, 16)
+        >>> model.learn_(rates, hidden).loss > model.learn_(rates, hidden).loss
+        True
+    """
+
+    KIND: Final = "ann-audiocoder"
+
+    def __init__(
+        self,
+        in_features: int = 58_500,
+        hidden_features: int = 2_048,
+        out_features: int = 196,
+        rule: ANNRule | None = None,
+        *,
+        init_bound: float = 0.01,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        rule = ANNRule(lr=1e-4, weight_decay=1e-4) if rule is None else rule
+        super().__init__(
+            in_features, hidden_features, out_features, rule, init_bound=init_bound, generator=generator, fused=True
+        )
+
+    def learn_(self, rates: Tensor, targets: Tensor) -> ANNStats:
+        """One step of the optimizer on one batch.
+
+        Args:
+            rates: cochleagrams, fp32 ``[B, in_features]``, B >= 1.
+            targets: hidden vectors, fp32 ``[B, out_features]``.
+
+        Raises:
+            ValueError: rates or targets of another shape.
+            FloatingPointError: the loss is not finite (a learning rate far too large); the weights are as they were.
+        """
+        if rates.dim() != 2 or rates.shape[1] != self.in_features or len(rates) == 0:
+            raise ValueError(f"ANNAudiocoder: expected rates of shape [B, {self.in_features}], got {list(rates.shape)}")
+        if list(targets.shape) != [len(rates), self.out_features]:
+            raise ValueError(
+                f"ANNAudiocoder: expected targets of shape {[len(rates), self.out_features]}, got {list(targets.shape)}"
+            )
+        return self._step(rates, targets)
+
+    def config(self) -> dict[str, Any]:
+        """Kind, sizes and rule as plain values, for JSON; :meth:`from_config` takes them back.
+
+        >>> ANNAudiocoder.from_config(ANNAudiocoder(9, 4, 2).config()).out_features
+        2
+        """
+        return {
+            "kind": self.KIND,
+            "in_features": self.in_features,
+            "hidden_features": self.hidden_features,
+            "out_features": self.out_features,
+            "init_bound": self.init_bound,
+            "rule": dataclasses.asdict(self.rule),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ANNAudiocoder:
+        """An audiocoder of :meth:`config`, with weights of its own.
+
+        Raises:
+            KeyError, TypeError, ValueError: a setting is missing or does not fit.
+        """
+        return cls(
+            config["in_features"],
+            config["hidden_features"],
+            config["out_features"],
+            ANNRule(**config["rule"]),
+            init_bound=config["init_bound"],
+            generator=torch.Generator(),  # its own, so that loading leaves torch's global one where it is
         )
