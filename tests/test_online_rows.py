@@ -15,6 +15,9 @@ from torch import Tensor
 
 from spikefuse import OnlineRule, online, reference
 
+# each batch is learned once for every number of its steps
+pytestmark = pytest.mark.slow
+
 SIZES, STEPS, SAMPLES, BATCHES = (3000, 64, 20), 60, 10, 3
 DENSITY = 0.002
 
