@@ -96,6 +96,27 @@ def peak_memory(case: Callable[[], object], device: str = "cpu") -> int | None:
     return max(0, _status("VmHWM") - before)
 
 
+def joules(case: Callable[[], object], device: str, seconds: float = 1.0) -> float | None:
+    """Energy that a GPU takes for a case, repeated for some time; None on a CPU, and without nvidia-ml-py."""
+    if device == "cpu":
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+        synchronize(device)
+        start, before, repetitions = time.perf_counter(), pynvml.nvmlDeviceGetTotalEnergyConsumption(handle), 0
+    except Exception as error:  # not installed, or a GPU that does not count
+        print(f"energy not measured: {error}")
+        return None
+    while time.perf_counter() - start < seconds:
+        case()
+        synchronize(device)
+        repetitions += 1
+    return (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1e3 / repetitions
+
+
 def _status(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024
@@ -189,6 +210,10 @@ def ms(seconds: float) -> str:
 
 def spread(timing: Timing) -> str:
     return f"{ms(min(timing.seconds))}-{ms(max(timing.seconds))}"
+
+
+def rounded(number: float | None) -> str:
+    return "-" if number is None else f"{number:.3g}"
 
 
 def mb(size: int | None) -> str:

@@ -10,6 +10,7 @@ spikefuse and dense for the others. Gradients differ where a library's reset is 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 
 import harness
@@ -40,24 +41,58 @@ def snntorch(weight: Tensor, x: Tensor) -> Forward:
     return forward
 
 
-def spikingjelly(backend: str) -> Callable[[Tensor, Tensor], Forward]:
-    def make(weight: Tensor, x: Tensor) -> Forward:
-        from spikingjelly.activation_based import functional as sj
-        from spikingjelly.activation_based import neuron, surrogate
+def spikingjelly(weight: Tensor, x: Tensor) -> Forward:
+    """Picks its native, Triton or plain kernels itself. Its lif_linear is a LIF layer before a product, not after."""
+    from spikingjelly.activation_based import functional as sj
+    from spikingjelly.activation_based import neuron, surrogate
 
-        layer = neuron.LIFNode(
-            tau=1 / LEAK,
-            decay_input=False,
-            v_reset=0.0,
-            detach_reset=True,
-            surrogate_function=surrogate.Sigmoid(alpha=1.0),
-            step_mode="m",
-            backend=backend,
-        ).to(x.device)
+    layer = neuron.LIFNode(
+        tau=1 / LEAK,
+        decay_input=False,
+        v_reset=0.0,
+        detach_reset=True,
+        surrogate_function=surrogate.Sigmoid(alpha=1.0),
+        step_mode="m",
+    ).to(x.device)
+
+    def forward() -> Tensor:
+        sj.reset_net(layer)
+        return layer(linear(x, weight))
+
+    return forward
+
+
+def norse(weight: Tensor, x: Tensor) -> Forward:
+    from norse.torch.functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
+
+    dt = 0.001
+    neuron = LIFBoxParameters(tau_mem_inv=torch.tensor(LEAK / dt, device=x.device), method="tanh", alpha=0.5)
+
+    def forward() -> Tensor:
+        state, spikes = LIFBoxFeedForwardState(v=x.new_zeros(x.shape[1], weight.shape[0])), []
+        for z in linear(x, weight / LEAK):  # its current enters with the weight dt / tau, here the leak
+            fired, state = lif_box_feed_forward_step(z, state, neuron, dt)
+            spikes.append(fired)
+        return torch.stack(spikes)
+
+    return forward
+
+
+def sinabs_or_exodus(package: str) -> Callable[[Tensor, Tensor], Forward]:
+    def make(weight: Tensor, x: Tensor) -> Forward:
+        from importlib import import_module
+
+        from sinabs.activation import MembraneReset, SingleSpike
+
+        layers = import_module(f"{package}.layers")
+        settings = {"tau_mem": -1 / math.log(1 - LEAK), "norm_input": False}
+        if package == "sinabs":  # EXODUS has kernels of its own for these
+            settings |= {"spike_fn": SingleSpike, "reset_fn": MembraneReset()}
+        layer, inputs = layers.LIF(**settings).to(x.device), x.transpose(0, 1).contiguous()
 
         def forward() -> Tensor:
-            sj.reset_net(layer)
-            return layer(linear(x, weight))
+            layer.reset_states()
+            return layer(linear(inputs, weight))
 
         return forward
 
@@ -66,7 +101,10 @@ def spikingjelly(backend: str) -> Callable[[Tensor, Tensor], Forward]:
 
 PEERS = {
     "snnTorch": snntorch,
-    **{f"SpikingJelly, {backend}": spikingjelly(backend) for backend in ("torch", "cupy", "triton")},
+    "Norse": norse,
+    "sinabs": sinabs_or_exodus("sinabs"),
+    "EXODUS": sinabs_or_exodus("sinabs.exodus"),
+    "SpikingJelly": spikingjelly,
 }
 
 
@@ -101,10 +139,11 @@ def measure(size: int, arguments: argparse.Namespace) -> dict:
     steps = {name: step_of(forward) for name, forward in cases.items()}
     memory = {name: harness.peak_memory(step, device) for name, step in steps.items()}
     timings = harness.interleave(steps, arguments.rounds, warmup=1, device=device)
+    energy = {name: harness.joules(step, device) for name, step in steps.items()}
     harness.print_table(
         f"N {size}, B {shape[1]}, T {shape[0]}, density {arguments.density:g}: forward and backward, ms",
-        harness.TIMING_HEADER,
-        harness.timing_rows(timings, "spikefuse", memory),
+        [*harness.TIMING_HEADER, "J"],
+        [[*row, harness.rounded(energy[row[0]])] for row in harness.timing_rows(timings, "spikefuse", memory)],
     )
     if missing:
         print("not measured:", "; ".join(missing))
@@ -113,6 +152,7 @@ def measure(size: int, arguments: argparse.Namespace) -> dict:
         "timings": {name: t.to_dict() for name, t in timings.items()},
         "ratio": {name: t.median / timings["spikefuse"].median for name, t in timings.items()},
         "peak_memory_bytes": memory,
+        "joules": energy,
         "not_measured": missing,
     }
 

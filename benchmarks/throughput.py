@@ -174,11 +174,15 @@ def measure(name: str, density: float, arguments: argparse.Namespace) -> dict:
     memory = {case: harness.peak_memory(step, arguments.device) for case, step in steps.items()}
     # the step that memory was measured in was the warm-up
     timings = harness.interleave(steps, arguments.rounds or shape.rounds, warmup=0, device=arguments.device)
+    energy = {case: harness.joules(step, arguments.device) for case, step in steps.items()}
     rows = harness.timing_rows(timings, ours, memory)
     harness.print_table(
         f"{name}, T {shape.steps}, B {shape.samples}, density {density:g}: one training step, ms",
-        [*harness.TIMING_HEADER, "loss", "gradient off by"],
-        [[*row, f"{losses[row[0]]:.1f}", f"{differences[row[0]]:.1e}"] for row in rows],
+        [*harness.TIMING_HEADER, "J", "loss", "gradient off by"],
+        [
+            [*row, harness.rounded(energy[row[0]]), f"{losses[row[0]]:.1f}", f"{differences[row[0]]:.1e}"]
+            for row in rows
+        ],
     )
     if missing:
         print("not measured:", "; ".join(missing))
@@ -194,6 +198,7 @@ def measure(name: str, density: float, arguments: argparse.Namespace) -> dict:
         "ratio_to": ours,
         "ratio": {case: t.median / timings[ours].median for case, t in timings.items()},
         "peak_memory_bytes": memory,
+        "joules": energy,
     }
 
 
