@@ -48,6 +48,7 @@ if wants benchmarks; then
     run() { part "$1" 150 "$PYTHON" "benchmarks/$2.py" --device cuda --json "$OUT/$1-cuda.json" "${@:3}"; }
     run lif lif
     run throughput throughput --all-peers
+    run throughput-forward throughput --all-peers --forward
     run spike-product spike_product
     run spike-product-small spike_product --shape 1500 784 196 --shape 6000 784 1024
     run open-neuromorphic open_neuromorphic

@@ -84,6 +84,16 @@ def plain_loop(weights: list[Tensor], x: Tensor, target: Tensor, leak: float) ->
     return lambda: eager.masked_autoencoder_loss(weights, x, target, leak)
 
 
+def forward_step(model: Model) -> Callable[[], None]:
+    """The loss alone, without a graph."""
+
+    def step() -> None:
+        with torch.no_grad():
+            model.loss()
+
+    return step
+
+
 def training_step(model: Model, with_adam: bool) -> Callable[[], None]:
     """One step, after which no gradient is left: every step of every side allocates its own."""
     # torch's fused Adam copies every gradient that is not contiguous. LIFLinear's is its weight's, input-major: the
@@ -170,14 +180,18 @@ def measure(name: str, density: float, arguments: argparse.Namespace) -> dict:
     models, missing = make_models(shape, density, arguments.all_peers or not shape.wide, arguments.device)
     ours = next(iter(models))
     losses, differences = compare(models, "plain PyTorch loop")
-    steps = {case: training_step(model, shape.wide) for case, model in models.items()}
+    steps = {
+        case: forward_step(model) if arguments.forward else training_step(model, shape.wide)
+        for case, model in models.items()
+    }
     memory = {case: harness.peak_memory(step, arguments.device) for case, step in steps.items()}
     # the step that memory was measured in was the warm-up
     timings = harness.interleave(steps, arguments.rounds or shape.rounds, warmup=0, device=arguments.device)
     energy = {case: harness.joules(step, arguments.device) for case, step in steps.items()}
     rows = harness.timing_rows(timings, ours, memory)
+    what = "forward" if arguments.forward else "one training step"
     harness.print_table(
-        f"{name}, T {shape.steps}, B {shape.samples}, density {density:g}: one training step, ms",
+        f"{name}, T {shape.steps}, B {shape.samples}, density {density:g}: {what}, ms",
         [*harness.TIMING_HEADER, "J", "loss", "gradient off by"],
         [
             [*row, harness.rounded(energy[row[0]]), f"{losses[row[0]]:.1f}", f"{differences[row[0]]:.1e}"]
@@ -189,7 +203,8 @@ def measure(name: str, density: float, arguments: argparse.Namespace) -> dict:
     return {
         "shape": name,
         "density": density,
-        "with_adam": shape.wide,
+        "forward_only": arguments.forward,
+        "with_adam": shape.wide and not arguments.forward,
         "losses": losses,
         "gradient_difference_to_plain_loop": differences,
         "peer_versions": peer_versions(),
@@ -204,8 +219,9 @@ def measure(name: str, density: float, arguments: argparse.Namespace) -> dict:
 
 def panel(result: dict) -> plots.Bars:
     adam = " with Adam" if result["with_adam"] else ""
+    step = "forward" if result["forward_only"] else "training step"
     return plots.Bars(
-        f"{result['shape']}, density {result['density']:g}: training step{adam}",
+        f"{result['shape']}, density {result['density']:g}: {step}{adam}",
         f"times as long as {result['ratio_to']}",
         result["ratio"],
         result["ratio_to"],
@@ -227,6 +243,7 @@ def main() -> None:
     parser = harness.argument_parser(__doc__, "throughput-cpu.json", devices=("cpu", "cuda"))
     parser.add_argument("--shapes", nargs="+", default=[s for s in SHAPES if s != SMOKE], choices=list(SHAPES))
     parser.add_argument("--rounds", type=int, help="default 11, at 58500-2048-196 3")
+    parser.add_argument("--forward", action="store_true", help="forward alone, in place of a training step")
     parser.add_argument("--all-peers", action="store_true", help="the libraries at 58500-2048-196 too")
     arguments = parser.parse_args()
     machine = harness.machine_peaks(arguments.quick_peaks, arguments.device)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks 
     ("script", "options", "benchmark", "results"),
     [
         ("throughput.py", ["--shapes", "40-30-20", "--rounds", "1"], "throughput", 1),
+        ("throughput.py", ["--shapes", "40-30-20", "--rounds", "1", "--forward"], "throughput", 1),
         ("spike_product.py", ["--shape", "70", "50", "20", "--densities", "0.1", "0.9", "--rounds", "1"], None, 6),
         ("online.py", ["--shape", "smoke", "--materialised"], "online", 2),
         ("lif.py", ["--neuron-steps", "20480", "--steps", "4", "--rounds", "1"], "lif", 2),
