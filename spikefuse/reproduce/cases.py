@@ -147,10 +147,10 @@ class Jobs:
         )  # fmt: skip
 
     def sound(self, reading: str, pairing: str, duration: int) -> SoundJob:
-        """A spiking net that makes images of sound."""
+        """A spiking net that makes images of sound; its autoencoder has all images at any size."""
         sizes = self.sizes
         return SoundJob(
-            self.mnist(reading), pairing, duration, sizes.sound_hidden,
+            dataclasses.replace(self.mnist(reading), limit=None), pairing, duration, sizes.sound_hidden,
             lr=sizes.sound_lr, weight_decay=1e-4 if reading == "gated" else 0.0,
             epochs=sizes.sound_epochs, limit=sizes.recordings, corpus=sizes.corpus,
         )  # fmt: skip
@@ -159,6 +159,7 @@ class Jobs:
         """An artificial one, on the artificial autoencoder of the same optimizer."""
         sizes = self.sizes
         autoencoder = self.ann("mnist", optimizer, 1e-3 if optimizer == "adam" else 1e-2)
+        autoencoder = dataclasses.replace(autoencoder, limit=None)
         return SoundJob(
             autoencoder, pairing, bits, sizes.sound_hidden,
             optimizer=optimizer, lr=1e-4, weight_decay=1e-4,

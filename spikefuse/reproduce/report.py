@@ -228,6 +228,7 @@ def _counted(sizes: Sizes) -> str:
         f"{count(sizes.fashion_images, 'all 60,000')} of Fashion-MNIST, measured on "
         f"{count(sizes.test_images, '10,000')} images of each split; "
         f"{count(sizes.recordings, 'all')} training recordings of {sizes.corpus} (the paper: 3,500 of ti46), "
+        "with autoencoders of all 60,000 images, "
         f"{sizes.sound_hidden:,} hidden neurons in audiocoders, {sizes.sound_epochs} epochs, learning rate "
         f"{sizes.sound_lr:g}; {sizes.seeds} seeds of images, {sizes.sound_seeds} of sounds."
     )
