@@ -47,8 +47,8 @@ def f8(make: Jobs) -> Entry:
         Chart("pictures", "What is heard", names_all),
     )
     notes = (
-        f"Recordings of {make.sizes.corpus}. B: lowest MSE over the training images of the label. The shared trace at the "
-        f"code's maximum rate of an image, 0.3, and at {_BRIGHT:g}."
+        f"Recordings of {make.sizes.corpus}. B: lowest MSE over the training images of the label. The shared trace at "
+        f"the code's maximum rate of an image, 0.3, and at {_BRIGHT:g}."
     )
     return Entry("F8-9", "Audio-to-image synthesis, data sets A and B", notes, tuple(cases), charts, tuple(said))
 
