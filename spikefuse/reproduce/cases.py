@@ -47,7 +47,7 @@ class Sizes:
 
 FULL: Final = Sizes("full size", None, None, None, None, 2048, 20, 5e-5, 3, 1)
 # The paper's learning rate of the audiocoder is too low for so few neurons and epochs.
-QUICK: Final = Sizes("quick: smaller than the paper", 12_000, 6_000, 2_000, None, 256, 3, 5e-4, 2, 1)
+QUICK: Final = Sizes("quick: smaller than the paper", 12_000, 6_000, 2_000, None, 256, 2, 5e-4, 2, 1)
 
 
 @dataclasses.dataclass(frozen=True)
