@@ -47,7 +47,7 @@ class Sizes:
 
 FULL: Final = Sizes("full size", None, None, None, None, 2048, 20, 5e-5, 3, 1)
 # The paper's learning rate of the audiocoder is too low for so few neurons and epochs.
-QUICK: Final = Sizes("quick: smaller than the paper", 12_000, 6_000, 2_000, None, 256, 3, 5e-4, 2, 1)
+QUICK: Final = Sizes("quick: smaller than the paper", 12_000, 6_000, 2_000, None, 256, 2, 5e-4, 2, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +146,17 @@ class Jobs:
             optimizer=optimizer, lr=lr, weight_decay=1e-4, limit=limit, test_limit=self.sizes.test_images,
         )  # fmt: skip
 
-    def sound(self, reading: str, pairing: str, duration: int) -> SoundJob:
-        """A spiking net that makes images of sound; its autoencoder has all images at any size."""
+    def sound(self, reading: str, pairing: str, duration: int, *, rate: float | None = None) -> SoundJob:
+        """A spiking net that makes images of sound; its autoencoder has all images at any size.
+
+        ``rate`` is another spike probability of a white pixel than the reading's.
+        """
         sizes = self.sizes
+        autoencoder = dataclasses.replace(self.mnist(reading), limit=None)
+        if rate is not None:
+            autoencoder = dataclasses.replace(autoencoder, max_rate=rate)
         return SoundJob(
-            dataclasses.replace(self.mnist(reading), limit=None), pairing, duration, sizes.sound_hidden,
+            autoencoder, pairing, duration, sizes.sound_hidden,
             lr=sizes.sound_lr, weight_decay=1e-4 if reading == "gated" else 0.0,
             epochs=sizes.sound_epochs, limit=sizes.recordings, corpus=sizes.corpus,
         )  # fmt: skip

@@ -28,7 +28,7 @@ class Claim:
 
     Attributes:
         text: in our words.
-        reading: "shared", "gated" or "" where the claim is of neither.
+        reading: such as "shared" or "gated"; empty where the claim is of neither.
         comparisons: all of which must hold.
     """
 

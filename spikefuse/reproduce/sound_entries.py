@@ -11,20 +11,25 @@ from spikefuse.reproduce.claims import Claim, Comparison
 _DURATIONS: Final = (15, 10, 5, 2, 1)
 
 
+_BRIGHT: Final = 0.5
+
+
 def f8(make: Jobs) -> Entry:
     """The entry F8-9."""
     cases, said = [], []
-    for r in READINGS:
-        cases += [Case(f"{r}, data set {d}", make.sound(r, d, 10)) for d in ("A", "B")]
-        names = [f"{r}, data set {d}" for d in ("A", "B")]
+    # Beside the code's 0.3, at which 256 hidden neurons score 0.79 after three epochs where they score 0.45 at 0.5.
+    for r, rate in (*((reading, None) for reading in READINGS), ("shared", _BRIGHT)):
+        net = r if rate is None else f"{r} at {rate:g}"
+        cases += [Case(f"{net}, data set {d}", make.sound(r, d, 10, rate=rate)) for d in ("A", "B")]
+        names = [f"{net}, data set {d}" for d in ("A", "B")]
         said += [
             Claim(
-                "Data set A has a lower test MSE than data set B.", r, (claims.lower(names[0], names[1], "test.mse"),)
+                "Data set A has a lower test MSE than data set B.", net, (claims.lower(names[0], names[1], "test.mse"),)
             ),
             Claim(
                 "Recordings call up images of what is said: the test MSE of data set A lies below that of the mean "
                 "training image and of a random class's image.",
-                r,
+                net,
                 (_below_baseline(names[0], "mean_image"), _below_baseline(names[0], "random_class")),
             ),
         ]
@@ -41,7 +46,10 @@ def f8(make: Jobs) -> Entry:
         ),
         Chart("pictures", "What is heard", names_all),
     )
-    notes = f"Recordings of {make.sizes.corpus}. B: lowest MSE over the training images of the label."
+    notes = (
+        f"Recordings of {make.sizes.corpus}. B: lowest MSE over the training images of the label. The shared trace at "
+        f"the code's maximum rate of an image, 0.3, and at {_BRIGHT:g}."
+    )
     return Entry("F8-9", "Audio-to-image synthesis, data sets A and B", notes, tuple(cases), charts, tuple(said))
 
 
