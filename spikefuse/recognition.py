@@ -65,7 +65,8 @@ def recogniser(folder: str | Path | None = None) -> Recogniser:
     """
     place = store.cache_folder() if folder is None else Path(folder)
     path = None if place is None else place / FILE
-    model = Recogniser()
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced
+        model = Recogniser()
     if path is not None and path.exists():
         _, tensors = container.read(path, FORMAT, VERSION)
         try:
