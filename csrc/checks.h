@@ -90,6 +90,24 @@ inline void check_optional(const std::optional<Tensor>& t, const char* name, std
   check_dtype(*t, name, dtype);
 }
 
+// The arguments of the products with spikes.
+inline void check_spike_matmul(const Tensor& words, const Tensor& weight) {
+  check_dims(words, "words", 2);
+  check_dtype(words, "words", ScalarType::Int);
+  check_operand(weight, "weight");
+  check_same_device(weight, "weight", words);
+  check_shape(words, "words", {words.size(0), words_for(weight.size(0))});
+}
+
+inline void check_spike_matmul_transposed(const Tensor& words, const Tensor& grad, int64_t neurons) {
+  check_dims(words, "words", 2);
+  check_dtype(words, "words", ScalarType::Int);
+  check_operand(grad, "grad");
+  check_same_device(grad, "grad", words);
+  STD_TORCH_CHECK(neurons >= 0, "spikefuse: expected neurons >= 0, got ", neurons);
+  check_shape(words, "words", {grad.size(0), words_for(neurons)});
+}
+
 // The arguments of lif_linear_forward, whose weights and everything else are fp32.
 inline void check_lif_linear(const Tensor& words, const Tensor& weight, const std::optional<Tensor>& bias,
                              const std::optional<Tensor>& state, const Tensor& decay, const Tensor& threshold,

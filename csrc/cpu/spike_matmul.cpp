@@ -180,12 +180,8 @@ static std::vector<uint32_t> transpose_words(const uint32_t* words, int64_t R, i
 }
 
 Tensor spike_matmul(Tensor words, Tensor weight) {
-  check_dims(words, "words", 2);
-  check_dtype(words, "words", ScalarType::Int);
-  check_operand(weight, "weight");
-  check_same_device(weight, "weight", words);
+  check_spike_matmul(words, weight);
   const int64_t R = words.size(0), N = weight.size(0), M = weight.size(1);
-  check_shape(words, "words", {R, words_for(N)});
   check_list_range(N, "inputs");
   Tensor z = torch::stable::new_empty(weight, {R, M});
   const Tensor rows = torch::stable::contiguous(words), input_major = torch::stable::contiguous(weight);
@@ -194,13 +190,8 @@ Tensor spike_matmul(Tensor words, Tensor weight) {
 }
 
 Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons) {
-  check_dims(words, "words", 2);
-  check_dtype(words, "words", ScalarType::Int);
-  check_operand(grad, "grad");
-  check_same_device(grad, "grad", words);
-  STD_TORCH_CHECK(neurons >= 0, "spikefuse: expected neurons >= 0, got ", neurons);
+  check_spike_matmul_transposed(words, grad, neurons);
   const int64_t R = grad.size(0), M = grad.size(1);
-  check_shape(words, "words", {R, words_for(neurons)});
   check_list_range(R, "rows");
   Tensor out = torch::stable::new_empty(grad, {neurons, M});
   const Tensor rows = torch::stable::contiguous(words), grad_rows = torch::stable::contiguous(grad);
