@@ -144,31 +144,21 @@ def load(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     document, tensors = container.read(path, FORMAT, VERSION)
-    try:
-        return _restore(path, document, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"{path}: an inconsistent checkpoint: {reason}") from error
+    with container.restoring(path):
+        return _restore(document, tensors)
 
 
-def _restore(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
     config = document["model"]
     sizes = (config["hidden_features"], config["in_features"])
     expected: dict[str, tuple[int, ...]] = {"model.encoder_weight": sizes, "model.decoder_weight": sizes[::-1]}
     columns = SPIKING_COLUMNS if config["kind"] == SpikingAutoencoder.KIND else ANN_COLUMNS
     batch = document["batch"]
     expected.update({f"history.{name}": (batch,) for name in columns})
-    # Sizes before the model: a lying one must not be allocated.
-    for name, shape in expected.items():
-        if name not in tensors:
-            raise CheckpointError(f"{path}: an inconsistent checkpoint: {name} is missing")
-        if tuple(tensors[name].shape) != shape:
-            raise CheckpointError(
-                f"{path}: an inconsistent checkpoint: expected {name} of shape {list(shape)}, got "
-                f"{list(tensors[name].shape)}"
-            )
+    missing = next((name for name in expected if name not in tensors), None)
+    if missing is not None:
+        raise ValueError(f"{missing} is missing")
+    container.check_shapes(tensors, expected)
     model = _model(config, tensors)
     return Checkpoint(
         model=model,
@@ -184,16 +174,13 @@ def _restore(path: Path, document: dict[str, Any], tensors: dict[str, Tensor]) -
 
 
 def _model(config: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    weights = container.under("model.", tensors)
     model: Autoencoder
     if config["kind"] == SpikingAutoencoder.KIND:
         model = SpikingAutoencoder.from_config(config).to(weights["encoder_weight"].dtype)
     elif config["kind"] == ANNAutoencoder.KIND:
         model = ANNAutoencoder.from_config(config)
-        prefix = "optimizer."
-        model.load_optimizer_state_(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        )
+        model.load_optimizer_state_(container.under("optimizer.", tensors))
     else:
         raise ValueError(f"model: expected kind as one of spiking, ann, got {config['kind']!r}")
     try:

@@ -7,10 +7,11 @@ no code from it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,6 +122,44 @@ def read(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dic
     if expected != digest(document, tensors):
         raise CheckpointError(f"{path}: a damaged checkpoint: its content does not fit its SHA-256")
     return document, tensors
+
+
+@contextlib.contextmanager
+def restoring(path: str | Path) -> Iterator[None]:
+    """Around what is made of a file that :func:`read` took for whole: an inconsistent one is a CheckpointError.
+
+    >>> with restoring("run.safetensors"):
+    ...     {}["model"]
+    Traceback (most recent call last):
+        ...
+    spikefuse.container.CheckpointError: run.safetensors: an inconsistent checkpoint: 'model' is missing
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{path}: an inconsistent checkpoint: {reason}") from error
+
+
+def check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Whether a file has these tensors, before a model is made of its sizes: a lying one must not be allocated.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: one is of another shape.
+    """
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"expected {name} of shape {list(shape)}, got {list(tensors[name].shape)}")
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, by the rest of their names.
+
+    >>> under("a.", {"a.b": torch.ones(()), "c": torch.zeros(())})
+    {'b': tensor(1.)}
+    """
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

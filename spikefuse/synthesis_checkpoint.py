@@ -15,7 +15,6 @@ from torch import Tensor
 
 from spikefuse import container
 from spikefuse.batches import TrainSettings
-from spikefuse.container import CheckpointError
 from spikefuse.models import ANNAudioToImage, AudioToImage
 from spikefuse.synthesis import ANN_COLUMNS, SPIKING_COLUMNS, Pairs, SynthesisModel, SynthesisTrainer
 
@@ -148,11 +147,8 @@ def load(path: str | Path) -> SynthesisCheckpoint:
     """
     path = Path(path)
     document, tensors = container.read(path, FORMAT, VERSION)
-    try:
+    with container.restoring(path):
         return _restore(document, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"{path}: an inconsistent checkpoint: {reason}") from error
 
 
 def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> SynthesisCheckpoint:
@@ -174,10 +170,7 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> SynthesisC
     }
     columns = SPIKING_COLUMNS if spiking else ANN_COLUMNS
     shapes = {**sizes, **{f"history.{name}": (batch,) for name in columns}}
-    # Sizes before the model: a lying one must not be allocated.
-    for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != shape:
-            raise ValueError(f"expected {name} of shape {list(shape)}, got {list(tensors[name].shape)}")
+    container.check_shapes(tensors, shapes)
     return SynthesisCheckpoint(
         model=_model(config, tensors),
         settings=TrainSettings(**document["settings"]),
@@ -193,17 +186,14 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> SynthesisC
 
 
 def _model(config: dict[str, Any], tensors: dict[str, Tensor]) -> SynthesisModel:
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
     model: SynthesisModel
     if config["kind"] == AudioToImage.KIND:
         model = AudioToImage.from_config(config)
     else:
         model = ANNAudioToImage.from_config(config)
-        model.audiocoder.load_optimizer_state_(under("optimizer."))
+        model.audiocoder.load_optimizer_state_(container.under("optimizer.", tensors))
     try:
-        model.load_state_dict(under("model."))
+        model.load_state_dict(container.under("model.", tensors))
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     return model
