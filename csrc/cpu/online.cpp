@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <limits>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -11,7 +10,6 @@
 #include <immintrin.h>
 #endif
 
-#include "../checks.h"
 #include "arena.h"
 #include "online.h"
 #include "parallel.h"
@@ -70,11 +68,6 @@ static void walk_stages(const std::vector<Stage>& stages, std::vector<Counter>& 
 }
 
 static int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
-
-// Neurons of a whole layer, as the layer above or else its own weights have it.
-static int64_t neurons_of(const std::vector<Tensor>& weights, size_t l) {
-  return l + 1 < weights.size() ? weights[l + 1].size(1) : weights[l].size(0);
-}
 
 template <class acc_t>
 static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, const std::vector<Tensor>& matrices,
@@ -138,13 +131,6 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     }
   }
   return layer;
-}
-
-// Time steps whose errors are kept for rows of the first layer that wait for their updates: as many as 32 MB hold, and
-// at most 64, beyond which a row's own memory traffic no longer counts.
-static int64_t update_depth(int64_t T, int64_t B, int64_t neurons, int64_t bytes) {
-  const int64_t fit = (int64_t(1) << 25) / std::max<int64_t>(1, B * neurons * bytes);
-  return std::max<int64_t>(1, std::min<int64_t>({T, fit, 64}));
 }
 
 // The window sums of 8 steps for each history of them, the newest step first.
@@ -261,53 +247,6 @@ static bool run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
   return !stopped;
 }
 
-static void check_online(const Tensor& input, const Tensor& target, const std::vector<Tensor>& weights, bool sharded) {
-  STD_TORCH_CHECK(!weights.empty(), "spikefuse: expected at least one weight matrix, got none");
-  check_dims(input, "input", 3);
-  check_dtype(input, "input", ScalarType::Int);
-  check_dtype(target, "target", ScalarType::Int);
-  check_same_device(target, "target", input);
-  const ScalarType dtype = weights[0].scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                  "spikefuse: expected weights of dtype float32 or float64, got ", torch::headeronly::toString(dtype));
-  for (size_t l = 0; l < weights.size(); ++l) {
-    check_dims(weights[l], "weights[l]", 2);
-    check_dtype(weights[l], "weights[l]", dtype);
-    check_same_device(weights[l], "weights[l]", input);
-    STD_TORCH_CHECK(weights[l].size(0) > 0 && weights[l].size(1) > 0, "spikefuse: weights[", l, "] is empty");
-    STD_TORCH_CHECK(l == 0 || (l == 1 && sharded) || weights[l].size(1) == weights[l - 1].size(0),
-                    "spikefuse: weights[", l, "] takes ", weights[l].size(1), " inputs, but the layer before it has ",
-                    weights[l - 1].size(0), " neurons");
-    STD_TORCH_CHECK(weights[l].size(0) <= std::numeric_limits<int32_t>::max() &&
-                        weights[l].size(1) <= std::numeric_limits<int32_t>::max(),
-                    "spikefuse: expected layers of at most 2^31 - 1 neurons");
-  }
-  check_shape(input, "input", {input.size(0), input.size(1), words_for(weights.front().size(1))});
-  check_shape(target, "target", {input.size(0), input.size(1), words_for(weights.back().size(0))});
-}
-
-// This rank's slice of the first layer, and where its spikes are exchanged.
-static SpikeExchange make_exchange(const std::vector<Tensor>& weights, const std::optional<Tensor>& gathered,
-                                   int64_t exchange, int64_t rank, int64_t B) {
-  STD_TORCH_CHECK(gathered.has_value() == (exchange != 0),
-                  "spikefuse: expected gathered and exchange together, or neither");
-  if (!gathered) return {};
-  STD_TORCH_CHECK(weights.size() > 1, "spikefuse: expected at least two layers where neurons are spread over ranks");
-  check_dims(*gathered, "gathered", 3);
-  check_dtype(*gathered, "gathered", ScalarType::Int);
-  check_same_device(*gathered, "gathered", weights[0]);
-  const int64_t ranks = gathered->size(0), neurons = neurons_of(weights, 0);
-  STD_TORCH_CHECK(ranks > 0, "spikefuse: expected at least one rank in gathered, got none");
-  check_range(rank, ranks, "rank");
-  const int64_t slice = (neurons + ranks - 1) / ranks, own = std::min(slice, neurons - rank * slice);
-  STD_TORCH_CHECK(weights[0].size(0) == own, "spikefuse: expected weights[0] of ", own, " neurons for rank ", rank,
-                  " of ", ranks, ", got ", weights[0].size(0));
-  check_shape(*gathered, "gathered", {ranks, words_for(slice), B});
-  STD_TORCH_CHECK(gathered->is_contiguous(), "spikefuse: expected gathered to be contiguous");
-  return {reinterpret_cast<ExchangeSpikes>(exchange), rank, ranks, slice,
-          reinterpret_cast<uint32_t*>(gathered->mutable_data_ptr<int32_t>())};
-}
-
 template <class acc_t>
 static bool run_online(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights, int32_t* counts) {
   static thread_local Arena arena;
@@ -331,9 +270,7 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
                                                 bool decoupled, std::optional<Tensor> gathered, int64_t exchange,
                                                 int64_t rank) {
   check_online(input, target, weights, gathered.has_value() || exchange != 0);
-  check_range(trace, 2, "trace");
-  check_range(surrogate, 4, "surrogate");
-  check_range(optimizer, 2, "optimizer");
+  check_online_rule(trace, surrogate, optimizer);
   const int64_t T = input.size(0), B = input.size(1);
   const SpikeExchange spike_exchange = make_exchange(weights, gathered, exchange, rank, B);
   int64_t outputs = 0;
@@ -355,20 +292,11 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.sample_width = words_for(B) * kWordBits;
     p.history_words = (T + 63) / 64;
     p.depth = update_depth(T, B, weights[0].size(0), sizeof(acc_t));
-    // ages are 16-bit numbers, samples 32-bit ones
-    STD_TORCH_CHECK(T <= std::numeric_limits<uint16_t>::max(), "spikefuse: expected at most 65535 time steps, got ", T);
-    STD_TORCH_CHECK(B <= std::numeric_limits<int32_t>::max(), "spikefuse: expected at most 2^31 - 1 samples, got ", B);
     p.counts_stride = outputs;
     p.input = words_data(input_words);
     p.target = words_data(target_words);
-    p.decay = static_cast<acc_t>(decay);
-    p.threshold = static_cast<acc_t>(threshold);
-    p.trace_divisor = static_cast<acc_t>(trace_divisor);
-    p.slope = static_cast<acc_t>(slope);
-    p.trace = static_cast<Trace>(trace);
-    p.v_clamp = v_clamp;
-    p.surrogate = static_cast<Surrogate>(surrogate);
-    p.optimizer = static_cast<Optimizer>(optimizer);
+    static_cast<OnlineRule<acc_t>&>(p) =
+        make_online_rule<acc_t>(decay, threshold, trace, trace_divisor, v_clamp, surrogate, slope, optimizer);
     std::vector<UpdateStep<acc_t>> steps;
     for (int64_t t = 0; t < T; ++t)
       steps.push_back(make_update_step<acc_t>(p.optimizer, t + 1, lr, beta1, beta2, epsilon, weight_decay, decoupled));
@@ -377,9 +305,7 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.open_errors = part_open.data();
     p.exchange = spike_exchange;
     const bool finished = T == 0 || B == 0 || run_online(p, weights, spike_counts.mutable_data_ptr<int32_t>());
-    STD_TORCH_CHECK(finished,
-                    "spikefuse: the exchange of spikes between ranks failed in the middle of a batch; the "
-                    "weights are half trained");
+    STD_TORCH_CHECK(finished, kExchangeFailed);
   };
   if (weights[0].scalar_type() == ScalarType::Double)
     run(double{});

@@ -1,16 +1,11 @@
 // What the online rule keeps for one batch: plain pointers into buffers that online.cpp owns.
 #pragma once
 
-#include "../adam.h"
 #include "../lif.h"
-#include "../ops.h"
-#include "../surrogate.h"
+#include "../online_op.h"
 #include "tile.h"
 
 namespace spikefuse::cpu {
-
-// The values are those of spikefuse.online.TRACES.
-enum class Trace : int { shared = 0, gated = 1 };
 
 // One layer. B samples, `in` and `out` neurons. Rows of weights are whole cache lines, `in_stride` or `out_stride`
 // long, rows of neurons are whole words of spikes, `out_width` long, with zeros behind.
@@ -72,27 +67,14 @@ struct OnlineLayer {
   acc_t* trace_factor;
 };
 
-// The first layer's neurons over several ranks, each of which computes the later layers for itself: `slice` neurons a
-// rank, fewer in the last one, as DTensor's Shard(0) and torch.chunk have it.
-struct SpikeExchange {
-  ExchangeSpikes call;  // null: all neurons are here
-  int64_t rank, ranks, slice;
-  uint32_t* gathered;  // [ranks, words(slice), B] spikes of this step
-};
-
 template <class acc_t>
-struct OnlineBatch {
+struct OnlineBatch : OnlineRule<acc_t> {
   int64_t T, B, layers, counts_stride;
   int64_t sample_width;   // B in whole words
   int64_t history_words;  // 64-bit words of T bits
   int64_t depth;          // time steps for which a row of the first layer may wait for its update
   OnlineLayer<acc_t>* layer;
   const uint32_t *input, *target;  // [T, B, W]
-  acc_t decay, threshold, trace_divisor /* 0: the layer's fan-in */, slope;
-  Trace trace;
-  bool v_clamp;
-  Surrogate surrogate;
-  Optimizer optimizer;
   const UpdateStep<acc_t>* step;  // [T]
   const acc_t* window_table;      // gated: [256, 8], the window sums of 8 steps for each history of them
   SpikeExchange exchange;

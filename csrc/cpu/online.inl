@@ -52,13 +52,6 @@ inline int64_t count_spikes(const uint32_t* words, int64_t stride, int64_t count
   return spikes;
 }
 
-// What the trace e decays by from the step before: e[t] = decay * e'[t-1] + x[t], e'[t-1] = e[t-1] * (1 - spikes / D).
-template <class acc_t>
-SF_HD acc_t shared_trace_factor(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t spikes) {
-  const acc_t divisor = p.trace_divisor > acc_t(0) ? p.trace_divisor : acc_t(layer.in);
-  return p.decay * (acc_t(1) - acc_t(spikes) / divisor);
-}
-
 // -E (eqs 6-7, 13) for 32 neurons; returns those where the mask is open, and adds their squares, lane by lane.
 template <class acc_t>
 SF_HD uint32_t word_error(const OnlineBatch<acc_t>& p, int64_t neurons, uint32_t target, uint32_t spikes,
@@ -108,7 +101,7 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
     const int64_t now = t % p.depth, last = (t - 1) % p.depth;
     if (p.trace == Trace::shared) {
       const int64_t spikes_before = count_spikes(spikes_at(p, layer, b, t - 1), p.B, words_for(layer.neurons));
-      layer.trace_factor[now * p.sample_width + b] = shared_trace_factor(p, layer, spikes_before);
+      layer.trace_factor[now * p.sample_width + b] = shared_trace_factor(p, layer.in, spikes_before);
     } else {
       const uint32_t* before = own_spikes_at(p, b, t - 1);
       uint16_t* age = layer.age + (now * p.B + b) * layer.out_width;
@@ -260,7 +253,7 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
       const acc_t factor = layer.trace_factor[b];
       advance_shared_trace<acc_t>([=](int64_t) { return factor; }, x, p.B, layer.in_stride,
                                   layer.trace + b * layer.in_stride);
-      layer.trace_factor[b] = shared_trace_factor(p, layer, count_spikes(spikes_at(p, layer, b, t), p.B, W));
+      layer.trace_factor[b] = shared_trace_factor(p, layer.in, count_spikes(spikes_at(p, layer, b, t), p.B, W));
     } else {
       int32_t* neurons = layer.window_neurons + b * (p.T + 1);
       if (t == 0) neurons[0] = int32_t(layer.out);
