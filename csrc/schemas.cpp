@@ -8,7 +8,6 @@ STABLE_TORCH_LIBRARY(spikefuse, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(spikefuse, CPU, m) {
   SPIKEFUSE_IMPLEMENT_OPS(m, spikefuse::cpu);
-  m.impl("online_step_", TORCH_BOX(&spikefuse::cpu::online_step_));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(spikefuse, CompositeExplicitAutograd, m) {

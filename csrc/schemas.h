@@ -42,4 +42,5 @@ void define_ops(Library& m) {
   m.impl("unpack_spikes", TORCH_BOX(&backend::unpack_spikes));           \
   m.impl("poisson_encode", TORCH_BOX(&backend::poisson_encode));         \
   m.impl("spike_matmul", TORCH_BOX(&backend::spike_matmul));             \
-  m.impl("spike_matmul_transposed", TORCH_BOX(&backend::spike_matmul_transposed))
+  m.impl("spike_matmul_transposed", TORCH_BOX(&backend::spike_matmul_transposed)); \
+  m.impl("online_step_", TORCH_BOX(&backend::online_step_))

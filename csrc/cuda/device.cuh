@@ -3,6 +3,10 @@
 
 #include <cuda_runtime.h>
 
+#if !defined(SPIKEFUSE_EMULATED)
+#include <cooperative_groups.h>
+#endif
+
 #include "../macros.h"
 #include "grid.h"
 
@@ -23,6 +27,15 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ __forceinline__ int64_t global_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ int64_t all_threads() { return int64_t(gridDim.x) * blockDim.x; }
+
+// Waits for all threads of all blocks, which see what each of them has written: launch_together only.
+__device__ __forceinline__ void grid_barrier() {
+#if defined(SPIKEFUSE_EMULATED)
+  emulator::grid_barrier();
+#else
+  cooperative_groups::this_grid().sync();
+#endif
+}
 
 // kCount neighbouring elements, read and written by one instruction for each 16 bytes of them.
 template <class T, int kCount>

@@ -35,6 +35,17 @@ void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t
   emulator::launch({blocks, threads, shared_bytes}, [&] { kernel(arguments...); });
 }
 
+template <class... Params>
+unsigned blocks_together(void (*)(Params...), unsigned, size_t) {
+  return 3;
+}
+
+template <class... Params>
+void launch_together(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t,
+                     typename Given<Params>::type... arguments) {
+  emulator::launch({blocks, threads, shared_bytes, true}, [&] { kernel(arguments...); });
+}
+
 #else
 
 // Makes a tensor's device current for its lifetime, and gives PyTorch's current stream there.
@@ -55,14 +66,42 @@ class OnDevice {
 // What a kernel may have without being asked for it; more must be allowed first.
 constexpr size_t kCommonSharedBytes = 48 * 1024;
 
+inline void allow_shared_bytes(const void* function, size_t bytes) {
+  if (bytes > kCommonSharedBytes)
+    STD_CUDA_CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+}
+
 template <class... Params>
 void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t stream,
             typename Given<Params>::type... arguments) {
   const void* function = reinterpret_cast<const void*>(kernel);
-  if (shared_bytes > kCommonSharedBytes)
-    STD_CUDA_CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)));
+  allow_shared_bytes(function, shared_bytes);
   void* addresses[] = {static_cast<void*>(&arguments)...};
   STD_CUDA_CHECK(cudaLaunchKernel(function, dim3(blocks), dim3(threads), addresses, shared_bytes, stream));
+}
+
+// As many blocks of a kernel as the current device holds at once.
+template <class... Params>
+unsigned blocks_together(void (*kernel)(Params...), unsigned threads, size_t shared_bytes) {
+  const void* function = reinterpret_cast<const void*>(kernel);
+  allow_shared_bytes(function, shared_bytes);
+  int device = 0, multiprocessors = 0, blocks = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  STD_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, int(threads), shared_bytes));
+  STD_TORCH_CHECK(blocks > 0, "spikefuse: this GPU has no room for a block of ", threads, " threads with ",
+                  shared_bytes, " bytes of shared memory");
+  return unsigned(multiprocessors) * unsigned(blocks);
+}
+
+// A launch whose blocks, no more than blocks_together, meet at grid_barrier.
+template <class... Params>
+void launch_together(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes,
+                     cudaStream_t stream, typename Given<Params>::type... arguments) {
+  const void* function = reinterpret_cast<const void*>(kernel);
+  allow_shared_bytes(function, shared_bytes);
+  void* addresses[] = {static_cast<void*>(&arguments)...};
+  STD_CUDA_CHECK(cudaLaunchCooperativeKernel(function, dim3(blocks), dim3(threads), addresses, shared_bytes, stream));
 }
 
 #endif

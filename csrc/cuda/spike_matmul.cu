@@ -12,7 +12,7 @@ static void gather(const uint32_t* words, int64_t R, int64_t N, const acc_t* wei
                    cudaStream_t stream) {
   const unsigned threads = gather_threads(M, kCount);
   const int64_t tasks = R * divide_up(M, int64_t(threads) * kCount);
-  launch(gather_kernel<acc_t, kCount>, grid_for(tasks, 1), threads, gather_shared_bytes(threads), stream, words, R, N,
+  launch(gather_kernel<acc_t, kCount>, grid_for(tasks, 1), threads, list_shared_bytes(threads), stream, words, R, N,
          weight, M, z, choice);
 }
 
@@ -80,7 +80,7 @@ Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons) {
   Tensor transposed = torch::stable::new_empty(words, {neurons, words_for(R)});
   if (transposed.numel() > 0)
     launch(transpose_words_kernel, grid_for(words_for(R) * words_for(neurons), kThreads / 32), kThreads, 0,
-           device.stream(), words_data(rows), R, neurons, mutable_words_data(transposed));
+           device.stream(), words_data(rows), 1, R, neurons, mutable_words_data(transposed));
   multiply(words_data(transposed), neurons, R, grad_rows, M, out, device.stream());
   return out;
 }

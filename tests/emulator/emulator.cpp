@@ -194,8 +194,7 @@ Block::Block(const Launch& launch, const std::function<void()>& body)
 
 Block::~Block() { running = nullptr; }
 
-void Block::run(unsigned block, uint64_t random) {
-  running = this;
+void Block::start(unsigned block, uint64_t random) {
   block_ = block;
   random_ = random;
   if (launch_.shared_bytes > 0) {
@@ -205,18 +204,19 @@ void Block::run(unsigned block, uint64_t random) {
     std::memset(memory, 0xff, launch_.shared_bytes);
     shared_.reset(static_cast<unsigned char*>(memory));
   }
-  blockIdx = {block, 0, 0};
   finished_ = 0;
   ready_.resize(launch_.threads);
   std::iota(ready_.begin(), ready_.end(), 0u);
-  while (finished_ < launch_.threads) {
-    if (ready_.empty()) fail_stuck();
-    std::swap(ready_[next_random(random_) % ready_.size()], ready_.back());
-    current_ = ready_.back();
-    ready_.pop_back();
-    threadIdx = {current_, 0, 0};
-    if (!fibres_[current_]->resume()) ++finished_;
-  }
+}
+
+void Block::step() {
+  running = this;
+  blockIdx = {block_, 0, 0};
+  std::swap(ready_[next_random(random_) % ready_.size()], ready_.back());
+  current_ = ready_.back();
+  ready_.pop_back();
+  threadIdx = {current_, 0, 0};
+  if (!fibres_[current_]->resume()) ++finished_;
 }
 
 void Block::wait() { fibres_[current_]->pause(); }
@@ -229,6 +229,14 @@ void Block::barrier() {
   }
   wait();
 }
+
+void Block::grid_barrier() {
+  if (!launch_.together) throw std::logic_error("a barrier of the grid in a launch whose blocks are not together");
+  at_grid_barrier_.push_back(current_);
+  wait();
+}
+
+void Block::leave_grid_barrier() { ready_.swap(at_grid_barrier_); }
 
 std::shared_ptr<const Meeting> Block::meet(unsigned mask, const char* what, const void* bytes, size_t size) {
   const unsigned warp = current_ / 32, lane = current_ % 32;
@@ -268,6 +276,7 @@ void Block::fail_stuck() const {
   std::string text = "block " + std::to_string(block_) + " is stuck: " + std::to_string(finished_) + " of " +
                      std::to_string(launch_.threads) + " threads have ended, " + std::to_string(at_barrier_.size()) +
                      " wait at __syncthreads";
+  if (!at_grid_barrier_.empty()) text += ", " + std::to_string(at_grid_barrier_.size()) + " at the grid's barrier";
   for (size_t warp = 0; warp < meetings_.size(); ++warp)
     for (const auto& meeting : meetings_[warp])
       text += ", " + std::to_string(__builtin_popcount(meeting->arrived)) + " of warp " + std::to_string(warp) +
@@ -285,6 +294,45 @@ void set_seed(uint64_t value) {
   seed = value;
 }
 
+static void run_one_by_one(const Launch& launch, const std::function<void()>& body, uint64_t random) {
+  std::vector<unsigned> order(launch.blocks);
+  std::iota(order.begin(), order.end(), 0u);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[next_random(random) % i]);
+  Block block(launch, body);
+  for (unsigned i : order) {
+    block.start(i, next_random(random));
+    while (!block.ended()) {
+      if (!block.can_step()) block.fail_stuck();
+      block.step();
+    }
+  }
+}
+
+static void run_together(const Launch& launch, const std::function<void()>& body, uint64_t random) {
+  std::vector<std::unique_ptr<Block>> blocks;
+  for (unsigned i = 0; i < launch.blocks; ++i) {
+    blocks.push_back(std::make_unique<Block>(launch, body));
+    blocks.back()->start(i, next_random(random));
+  }
+  std::vector<Block*> ready;
+  for (;;) {
+    ready.clear();
+    for (const auto& block : blocks)
+      if (block->can_step()) ready.push_back(block.get());
+    if (!ready.empty()) {
+      // some steps of one block, before it may be another's turn
+      Block* block = ready[next_random(random) % ready.size()];
+      for (unsigned steps = 1 + next_random(random) % (2 * launch.threads); steps > 0 && block->can_step(); --steps)
+        block->step();
+      continue;
+    }
+    if (std::all_of(blocks.begin(), blocks.end(), [](const auto& b) { return b->ended(); })) return;
+    for (const auto& block : blocks)
+      if (!block->waits_for_grid()) block->fail_stuck();
+    for (const auto& block : blocks) block->leave_grid_barrier();
+  }
+}
+
 void launch(const Launch& launch, const std::function<void()>& body) {
   if (launch.blocks == 0 || launch.blocks > 0x7fffffffu || launch.threads == 0 || launch.threads > 1024)
     throw std::invalid_argument("an invalid grid: " + std::to_string(launch.blocks) + " blocks of " +
@@ -295,12 +343,7 @@ void launch(const Launch& launch, const std::function<void()>& body) {
   const std::lock_guard<std::mutex> lock(one_launch);
   gridDim = {launch.blocks, 1, 1};
   blockDim = {launch.threads, 1, 1};
-  uint64_t random = next_random(seed);
-  std::vector<unsigned> order(launch.blocks);
-  std::iota(order.begin(), order.end(), 0u);
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[next_random(random) % i]);
-  Block block(launch, body);
-  for (unsigned i : order) block.run(i, next_random(random));
+  (launch.together ? run_together : run_one_by_one)(launch, body, next_random(seed));
 }
 
 }  // namespace emulator

@@ -26,6 +26,7 @@ struct Index {
 struct Launch {
   unsigned blocks = 1, threads = 1;
   size_t shared_bytes = 0;
+  bool together = false;  // all blocks are there at once and may meet at grid_barrier
 };
 
 // What the lanes of a warp exchange in one collective: up to this many bytes each.
@@ -40,13 +41,22 @@ struct Meeting {
 
 class Fibre;
 
-// The block that is running, of a launch whose blocks run one after the other on the same fibres.
+// A block of a launch; where blocks run one after the other, one object is all of them, on the same fibres.
 class Block {
  public:
   Block(const Launch& launch, const std::function<void()>& body);
   ~Block();
-  void run(unsigned block, uint64_t seed);
+  void start(unsigned block, uint64_t seed);
+  // Lets one of its fibres run until it waits or ends.
+  void step();
+  bool ended() const { return finished_ == launch_.threads; }
+  bool can_step() const { return !ready_.empty(); }
+  bool waits_for_grid() const { return at_grid_barrier_.size() == launch_.threads; }
+  void leave_grid_barrier();
+  [[noreturn]] void fail_stuck() const;
+
   void barrier();
+  void grid_barrier();
   unsigned char* shared() { return shared_.get(); }
   int lane() const { return int(current_ % 32); }
   // Gives this lane's `size` bytes to the others of `mask`, waits for theirs, and returns all of them.
@@ -54,14 +64,13 @@ class Block {
 
  private:
   void wait();
-  [[noreturn]] void fail_stuck() const;
 
   const Launch launch_;
   unsigned block_ = 0;
   uint64_t random_ = 0;
   std::unique_ptr<unsigned char[], void (*)(void*)> shared_;
   std::vector<std::unique_ptr<Fibre>> fibres_;
-  std::vector<unsigned> ready_, at_barrier_;
+  std::vector<unsigned> ready_, at_barrier_, at_grid_barrier_;
   std::vector<std::vector<std::shared_ptr<Meeting>>> meetings_;  // of each warp, those that wait for lanes
   std::vector<std::shared_ptr<Meeting>> spare_;                  // ended, and perhaps still read
   unsigned current_ = 0, finished_ = 0;
@@ -70,6 +79,7 @@ class Block {
 // The block that is running; none outside of a launch.
 Block& block();
 inline int lane() { return block().lane(); }
+inline void grid_barrier() { block().grid_barrier(); }
 
 // What each lane gave.
 template <class T>
@@ -95,7 +105,8 @@ Given<T> exchange(unsigned mask, const char* what, T value) {
 // The order in which fibres run, from the next launch on; the start value is the environment's SPIKEFUSE_EMULATOR_SEED.
 void set_seed(uint64_t seed);
 
-// Runs all blocks one after the other, in an order drawn from the seed.
+// Runs all blocks one after the other, in an order drawn from the seed, or all of them together, a fibre of one and then
+// of another.
 void launch(const Launch& launch, const std::function<void()>& body);
 
 }  // namespace emulator
