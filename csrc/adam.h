@@ -24,7 +24,7 @@ struct UpdateStep {
 
 template <class acc_t>
 SF_HD UpdateStep<acc_t> make_update_step(Optimizer optimizer, int64_t k, double lr, double beta1, double beta2,
-                                   double epsilon, double weight_decay, bool decoupled) {
+                                         double epsilon, double weight_decay, bool decoupled) {
   const double bias1 = 1.0 - std::pow(beta1, double(k));
   const double bias2 = 1.0 - std::pow(beta2, double(k));
   UpdateStep<acc_t> step;

@@ -17,8 +17,8 @@ inline int64_t neurons_of(const std::vector<Tensor>& weights, size_t l) {
   return l + 1 < weights.size() ? weights[l + 1].size(1) : weights[l].size(0);
 }
 
-// Time steps whose errors are kept for rows of the first layer that wait for their updates: as many as 32 MB hold, which
-// large second-level caches do, and at most 64, beyond which a row's own memory traffic no longer counts.
+// Time steps whose errors are kept for rows of the first layer that wait for their updates: as many as 32 MB hold,
+// which large second-level caches do, and at most 64, beyond which a row's own memory traffic no longer counts.
 inline int64_t update_depth(int64_t T, int64_t B, int64_t neurons, int64_t bytes) {
   const int64_t fit = (int64_t(1) << 25) / std::max<int64_t>(1, B * neurons * bytes);
   return std::max<int64_t>(1, std::min<int64_t>({T, fit, 64}));

@@ -1,5 +1,5 @@
-// What the online rule is told, as spikefuse.online.OnlineRule has it; its arithmetic is here, in lif.h, surrogate.h and
-// adam.h.
+// What the online rule is told, as spikefuse.online.OnlineRule has it; its arithmetic is here, in lif.h, surrogate.h
+// and adam.h.
 #pragma once
 
 #include "adam.h"

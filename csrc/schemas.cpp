@@ -6,9 +6,7 @@ STABLE_TORCH_LIBRARY(spikefuse, m) {
   m.def("cpu_instruction_set() -> str");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(spikefuse, CPU, m) {
-  SPIKEFUSE_IMPLEMENT_OPS(m, spikefuse::cpu);
-}
+STABLE_TORCH_LIBRARY_IMPL(spikefuse, CPU, m) { SPIKEFUSE_IMPLEMENT_OPS(m, spikefuse::cpu); }
 
 STABLE_TORCH_LIBRARY_IMPL(spikefuse, CompositeExplicitAutograd, m) {
   m.impl("cpu_instruction_set", TORCH_BOX(&spikefuse::cpu::instruction_set));

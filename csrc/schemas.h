@@ -34,13 +34,13 @@ void define_ops(Library& m) {
 }  // namespace spikefuse
 
 // For the block of a STABLE_TORCH_LIBRARY_IMPL: every op, implemented in the namespace `backend`.
-#define SPIKEFUSE_IMPLEMENT_OPS(m, backend)                              \
-  m.impl("lif_forward", TORCH_BOX(&backend::lif_forward));               \
-  m.impl("lif_backward", TORCH_BOX(&backend::lif_backward));             \
-  m.impl("lif_linear_forward", TORCH_BOX(&backend::lif_linear_forward)); \
-  m.impl("pack_spikes", TORCH_BOX(&backend::pack_spikes));               \
-  m.impl("unpack_spikes", TORCH_BOX(&backend::unpack_spikes));           \
-  m.impl("poisson_encode", TORCH_BOX(&backend::poisson_encode));         \
-  m.impl("spike_matmul", TORCH_BOX(&backend::spike_matmul));             \
+#define SPIKEFUSE_IMPLEMENT_OPS(m, backend)                                        \
+  m.impl("lif_forward", TORCH_BOX(&backend::lif_forward));                         \
+  m.impl("lif_backward", TORCH_BOX(&backend::lif_backward));                       \
+  m.impl("lif_linear_forward", TORCH_BOX(&backend::lif_linear_forward));           \
+  m.impl("pack_spikes", TORCH_BOX(&backend::pack_spikes));                         \
+  m.impl("unpack_spikes", TORCH_BOX(&backend::unpack_spikes));                     \
+  m.impl("poisson_encode", TORCH_BOX(&backend::poisson_encode));                   \
+  m.impl("spike_matmul", TORCH_BOX(&backend::spike_matmul));                       \
   m.impl("spike_matmul_transposed", TORCH_BOX(&backend::spike_matmul_transposed)); \
   m.impl("online_step_", TORCH_BOX(&backend::online_step_))

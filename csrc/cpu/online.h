@@ -75,8 +75,8 @@ struct OnlineBatch : OnlineRule<acc_t> {
   int64_t depth;          // time steps for which a row of the first layer may wait for its update
   OnlineLayer<acc_t>* layer;
   const uint32_t *input, *target;  // [T, B, W]
-  const UpdateStep<acc_t>* step;  // [T]
-  const acc_t* window_table;      // gated: [256, 8], the window sums of 8 steps for each history of them
+  const UpdateStep<acc_t>* step;   // [T]
+  const acc_t* window_table;       // gated: [256, 8], the window sums of 8 steps for each history of them
   SpikeExchange exchange;
   double* loss;  // one for each task of the output layer
   int64_t* open_errors;

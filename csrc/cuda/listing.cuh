@@ -1,5 +1,5 @@
-// Lists that a block makes in shared memory: of the spikes in a row of words, or of anything else that a few out of many
-// are. All threads of the block call these.
+// Lists that a block makes in shared memory: of the spikes in a row of words, or of anything else that a few out of
+// many are. All threads of the block call these.
 #pragma once
 
 #include "../packing.h"

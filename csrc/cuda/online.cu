@@ -1,9 +1,8 @@
 // Online learning on CUDA: a batch is one launch, or where the first layer's neurons are spread over ranks, one a time
 // step, between which they exchange their spikes.
-#include "online.cuh"
-
 #include "../online_op.h"
 #include "launch.h"
+#include "online.cuh"
 #include "spike_matmul.cuh"
 
 namespace spikefuse::cuda {

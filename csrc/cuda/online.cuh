@@ -32,8 +32,8 @@ struct OnlineLayer {
   acc_t* delta;            // [depth, B, out] dL/dv of the last steps; of later layers of the last one
   uint32_t* spikes;        // [T, B, words(neurons)]
   uint16_t* age;           // gated: time steps since the neuron's last spike, less one; like delta
-  // shared: the leaky sum, [in, B] in the first layer and [B, in] in later ones. gated, later layers: window sums [B, T,
-  // in] that begin at each step, kept up for as long as one is some neuron's trace.
+  // shared: the leaky sum, [in, B] in the first layer and [B, in] in later ones. gated, later layers: window sums [B,
+  // T, in] that begin at each step, kept up for as long as one is some neuron's trace.
   acc_t* trace;
   acc_t* trace_factor;      // shared: [depth, B], in later layers [B], what the trace decays by
   int32_t* window_neurons;  // gated, later layers: [B, T + 1] neurons whose window begins at each step
@@ -52,10 +52,10 @@ struct OnlineBatch : OnlineRule<acc_t> {
   acc_t* power;             // gated: [T] decay^age
 
   // Rows of the first layer.
-  uint32_t* active;               // [in, words(B)] samples in which the input has spiked
-  int32_t* done;                  // [in] time steps whose update the row has had
-  unsigned char* learning;        // [in] whether the moments have been written in this batch
-  int32_t* todo;                  // [in] rows to update at this step, in any order
+  uint32_t* active;                // [in, words(B)] samples in which the input has spiked
+  int32_t* done;                   // [in] time steps whose update the row has had
+  unsigned char* learning;         // [in] whether the moments have been written in this batch
+  int32_t* todo;                   // [in] rows to update at this step, in any order
   unsigned long long* todo_count;  // [T]
 
   // What each block works in.
@@ -210,8 +210,8 @@ __device__ void assemble_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
 }
 
 // Which rows of the first layer take their updates at step t. Inputs are known beforehand: a row waits until it is
-// read, at the step before its input's next spike or at the end of the batch, or until no more errors can be kept. A row
-// whose input has not spiked has no gradient and no moments, only its weight decay; decay of the "l2" kind makes
+// read, at the step before its input's next spike or at the end of the batch, or until no more errors can be kept. A
+// row whose input has not spiked has no gradient and no moments, only its weight decay; decay of the "l2" kind makes
 // gradients, so that every row takes part.
 template <class acc_t>
 __device__ void list_rows(const OnlineBatch<acc_t>& p, int64_t t) {
@@ -437,9 +437,8 @@ __device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, co
         for (int64_t k = 0; k < count; ++k) {
           const acc_t e = coefficient[(s - begin) * count + k];
           const acc_t* delta = layer.delta + (slot + samples[k]) * layer.out;
-          for_each_column(first, layer.out, [&](int j, int64_t m) {
-            c.gradient[j] = fused_multiply_add(e, delta[m], c.gradient[j]);
-          });
+          for_each_column(first, layer.out,
+                          [&](int j, int64_t m) { c.gradient[j] = fused_multiply_add(e, delta[m], c.gradient[j]); });
         }
       } else {
         for (int64_t group = 0; group < count; group += warps) {
@@ -455,9 +454,8 @@ __device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, co
           __syncthreads();  // the windows are made anew
         }
       }
-      for_each_column(first, layer.out, [&](int j, int64_t) {
-        c.w[j] = updated(p, step, c.w[j], c.gradient[j], c.m[j], c.v[j]);
-      });
+      for_each_column(first, layer.out,
+                      [&](int j, int64_t) { c.w[j] = updated(p, step, c.w[j], c.gradient[j], c.m[j], c.v[j]); });
     }
     for_each_column(first, layer.out, [&](int j, int64_t m) {
       const int64_t at = n * layer.out + m;
@@ -493,8 +491,8 @@ __device__ void online_updates(const OnlineBatch<acc_t>& p, int64_t t, const Onl
 template <class acc_t>
 __device__ void begin_batch(const OnlineBatch<acc_t>& p) {
   for (int64_t t = global_thread(); t < p.T; t += all_threads()) {
-    p.step[t] = make_update_step<acc_t>(p.optimizer, t + 1, p.lr, p.beta1, p.beta2, p.epsilon, p.weight_decay,
-                                        p.decoupled);
+    p.step[t] =
+        make_update_step<acc_t>(p.optimizer, t + 1, p.lr, p.beta1, p.beta2, p.epsilon, p.weight_decay, p.decoupled);
     if (p.trace == Trace::gated) p.power[t] = acc_t(pow(double(p.decay), double(t)));
   }
 }
@@ -532,8 +530,8 @@ __device__ void end_batch(const OnlineBatch<acc_t>& p, const OnlineScratch<acc_t
 // Half steps `from` ... `to` of the batch's 2 T: the even ones take the first layer forward, the odd ones do all the
 // rest. One launch is a whole batch; of several ranks, which exchange spikes between the halves, a time step.
 template <class acc_t>
-__global__ void __launch_bounds__(kThreads, 1) online_kernel(const __grid_constant__ OnlineBatch<acc_t> p, int64_t from,
-                                                             int64_t to) {
+__global__ void __launch_bounds__(kThreads, 1)
+    online_kernel(const __grid_constant__ OnlineBatch<acc_t> p, int64_t from, int64_t to) {
   const OnlineScratch<acc_t> own = online_scratch(p);
   if (from == 0) {
     begin_batch(p);

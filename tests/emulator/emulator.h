@@ -105,8 +105,8 @@ Given<T> exchange(unsigned mask, const char* what, T value) {
 // The order in which fibres run, from the next launch on; the start value is the environment's SPIKEFUSE_EMULATOR_SEED.
 void set_seed(uint64_t seed);
 
-// Runs all blocks one after the other, in an order drawn from the seed, or all of them together, a fibre of one and then
-// of another.
+// Runs all blocks one after the other, in an order drawn from the seed, or all of them together, a fibre of one and
+// then of another.
 void launch(const Launch& launch, const std::function<void()>& body);
 
 }  // namespace emulator
