@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -108,6 +108,11 @@ class SynthesisEvaluation:
     """Spikes of the audiocoder's hidden layer per neuron and step, 0 to 1; None for the artificial network."""
     output_rate: float | None = None
     """Likewise of its output layer."""
+    input_rate: float | None = None
+    """Likewise of the sounds that it is given."""
+    nearest: float | None = None
+    """Share of images that are nearer, by MSE, to a paired image of their own class than to any of another, 0 to 1:
+    what a sound was taken for, whether or not the image itself can be read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +234,8 @@ class Synthesis:
     """Spikes of the audiocoder's hidden layer per neuron and step, 0 to 1."""
     output_rate: float | None = None
     """Likewise of its output layer."""
+    input_rate: float | None = None
+    """Likewise of the sounds."""
 
 
 def synthesize(model: SynthesisModel, rates: Tensor, settings: TrainSettings, offset: int) -> Synthesis:
@@ -249,8 +256,10 @@ def synthesize(model: SynthesisModel, rates: Tensor, settings: TrainSettings, of
         with torch.no_grad():
             code = model.audiocoder(rates)
             return Synthesis(model.autoencoder.decode(code), code)
-    spikes = model(poisson_encode(rates * settings.max_rate, settings.steps, seed=settings.seed, offset=offset))
-    return Synthesis(spikes.output.counts(), spikes.code.counts(), spikes.hidden.density(), spikes.code.density())
+    heard = poisson_encode(rates * settings.max_rate, settings.steps, seed=settings.seed, offset=offset)
+    spikes = model(heard)
+    densities = (spikes.hidden.density(), spikes.code.density(), heard.density())
+    return Synthesis(spikes.output.counts(), spikes.code.counts(), *densities)
 
 
 def evaluate(
@@ -293,13 +302,29 @@ def evaluate(
     batches = rates.split(EVALUATION_BATCH)
     results = [synthesize(model, batch, settings, STREAMS[stream] + i) for i, batch in enumerate(batches)]
     images = torch.cat([result.images for result in results])
-    spiking = isinstance(model, AudioToImage)
-    shares = [len(batch) / len(rates) for batch in batches]
     recognised = None if recognise is None else float((recognise(images) == labels).double().mean())
+    by_class = _nearest_of_each_class(images, pairs)
+    own = metrics.nearest_mse(images, labels, pairs.images, pairs.image_labels)
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value * len(batch) for value, batch in zip(values, batches, strict=True) if value is not None]
+        return sum(known) / len(rates) if known else None
+
     return SynthesisEvaluation(
         samples=len(rates),
-        mse=float(metrics.nearest_mse(images, labels, pairs.images, pairs.image_labels).mean()),
+        mse=float(own.mean()),
         recognised=recognised,
-        hidden_rate=sum(s * (r.hidden_rate or 0) for s, r in zip(shares, results, strict=True)) if spiking else None,
-        output_rate=sum(s * (r.output_rate or 0) for s, r in zip(shares, results, strict=True)) if spiking else None,
+        hidden_rate=mean([result.hidden_rate for result in results]),
+        output_rate=mean([result.output_rate for result in results]),
+        input_rate=mean([result.input_rate for result in results]),
+        nearest=float((own <= by_class.amin(1)).double().mean()),
+    )
+
+
+def _nearest_of_each_class(images: Tensor, pairs: Pairs) -> Tensor:
+    """Lowest MSE of each image over the paired images of each class, ``[N, classes]``."""
+    classes = pairs.image_labels.unique()
+    return torch.stack(
+        [metrics.nearest_mse(images, label.expand(len(images)), pairs.images, pairs.image_labels) for label in classes],
+        dim=1,
     )

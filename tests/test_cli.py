@@ -91,7 +91,7 @@ def test_training_fills_its_folder_and_reports(run: Run) -> None:
     assert written["run"] == {"dataset": "digits", "limit": 60}
     assert written["settings"] == {"epochs": 2, "batch_size": 10, "steps": 15, "max_rate": 0.7, "seed": 3}
     assert written["model"]["rule"]["trace_divisor"] == 64
-    assert written["versions"]["torch"] == torch.__version__
+    assert written["provenance"]["versions"]["torch"] == torch.__version__
     assert set(written["results"]) == {"train", "test"}
     assert 0 < written["results"]["test"]["spike_mse"] < 2
     assert len(written["training"]["history"]["spike_mse"]) == 12

@@ -199,6 +199,13 @@ class TestTraining:
         assert torch.equal(asked[0], torch.cat([part.images for part in parts]))
         expected = (100 * (parts[0].hidden_rate or 0) + 20 * (parts[1].hidden_rate or 0)) / 120
         assert result.hidden_rate == pytest.approx(expected)
+        assert result.input_rate == pytest.approx(float(rates.mean()) * SETTINGS.max_rate, rel=0.05)
+        errors = [[metrics.mse(image[None], other[None]) for other in pairs().images] for image in asked[0]]
+        right = [
+            pairs().image_labels[int(torch.tensor(row).argmin())] == label
+            for row, label in zip(errors, labels, strict=True)
+        ]
+        assert result.nearest == pytest.approx(sum(map(bool, right)) / len(right))
         assert evaluate(model, rates, labels, pairs(), SETTINGS, stream="train").mse != result.mse
 
     def test_refusals(self, autoencoder: SpikingAutoencoder) -> None:

@@ -16,11 +16,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from spikefuse import checkpoint, data, ops, plotting
+from spikefuse import checkpoint, data, plotting
 from spikefuse.app import recipes, report
 from spikefuse.app.recipes import Options
 from spikefuse.files import write_atomically
 from spikefuse.models import SpikingAutoencoder
+from spikefuse.provenance import provenance
 from spikefuse.training import STREAMS, Autoencoder, Evaluation, Trainer, TrainSettings, evaluate, reconstruct
 
 CHECKPOINT: Final = "checkpoint" + checkpoint.SUFFIX
@@ -129,8 +130,7 @@ def write_metrics(
         "run": dict(run),
         "model": model.config(),
         "settings": dataclasses.asdict(settings),
-        "versions": checkpoint.versions(),
-        "cpu": {"instruction_set": ops.cpu_instruction_set(), "threads": torch.get_num_threads()},
+        "provenance": provenance(),
         "results": {split: dataclasses.asdict(evaluation) for split, evaluation in results.items()},
     }
     if trainer is not None:

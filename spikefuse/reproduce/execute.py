@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +13,7 @@ import torch
 
 from spikefuse import (
     checkpoint,
-    container,
     data,
-    ops,
     recognition,
     reference,
     synthesis,
@@ -39,6 +35,7 @@ from spikefuse.models import (
 )
 from spikefuse.online import OnlineStats
 from spikefuse.packed import PackedSpikes
+from spikefuse.provenance import provenance
 from spikefuse.reproduce.jobs import ImageJob, Job, SoundJob
 from spikefuse.synthesis import SynthesisTrainer
 from spikefuse.training import Trainer
@@ -117,33 +114,6 @@ def run(job: Job, folder: Path, tick: Tick) -> dict[str, Any]:
         "provenance": provenance(),
         "seconds": time.monotonic() - started,
         **done,
-    }
-
-
-@functools.cache
-def provenance() -> dict[str, Any]:
-    """Commit of the source where it is a git checkout (else None), versions, device.
-
-    >>> sorted(provenance())
-    ['commit', 'device', 'versions']
-    """
-    root = Path(__file__).resolve().parents[2]
-    commit = None
-    if (root / ".git").exists():
-        try:
-            asked = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-            commit = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            commit = None
-    return {
-        "commit": commit,
-        "versions": container.versions(),
-        "device": {
-            "name": "cpu",
-            "machine": platform.machine(),
-            "instruction_set": ops.cpu_instruction_set(),
-            "threads": torch.get_num_threads(),
-        },
     }
 
 

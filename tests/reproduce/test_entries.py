@@ -20,6 +20,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("sklearn")
 
 from spikefuse.files import write_atomically
+from spikefuse.provenance import provenance
 from spikefuse.reproduce import claims, execute, report, runner
 from spikefuse.reproduce.cases import FULL, QUICK, Sizes
 from spikefuse.reproduce.entries import entries, select
@@ -93,7 +94,7 @@ def made_up(job: Job) -> dict[str, Any]:
         "key": job.key,
         "results": results,
         "curves": curves,
-        "provenance": execute.provenance(),
+        "provenance": provenance(),
     }
 
 

@@ -1,0 +1,47 @@
+"""What a result file says of its own making: the source, the software and the device."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spikefuse import container, ops
+
+__all__ = ["provenance"]
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Commit of the source where it is a git checkout (else None), versions, device.
+
+    A commit ends in ``-dirty`` where files that git follows were changed. It is asked for once a process: a run names
+    the source it began with.
+
+    >>> sorted(provenance())
+    ['commit', 'device', 'versions']
+    """
+    return {
+        "commit": _commit(Path(__file__).resolve().parents[1]),
+        "versions": container.versions(),
+        "device": {
+            "name": "cpu",
+            "machine": platform.machine(),
+            "instruction_set": ops.cpu_instruction_set(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _commit(root: Path) -> str | None:
+    if not (root / ".git").exists():
+        return None
+    asked = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
