@@ -213,7 +213,8 @@ def check_batch(
         raise ValueError(f"online_step_: expected targets of shape {expected}, got {list(targets.shape)}")
     if targets.device != inputs.device:
         raise ValueError(f"online_step_: expected targets on {inputs.device}, got them on {targets.device}")
-    _check_finite(weights, ValueError("online_step_: expected finite weights, got NaN or infinity"))
+    if not bool(_all_finite(weights)):
+        raise ValueError("online_step_: expected finite weights, got NaN or infinity")
     ops.check_backend(inputs.words, "online_step_")
     return inputs, targets
 
@@ -251,12 +252,16 @@ def learn(
             rule.weight_decay_mode == "decoupled",
             *(exchange or (None, 0, 0)),
         )
-    _check_finite(weights, FloatingPointError(f"online_step_: the weights became NaN or infinite at lr = {rule.lr}"))
+    # One tensor, so that a GPU is waited for once.
+    known = torch.stack([loss, open_errors.double(), _all_finite(weights).double()])
+    total_loss, total_open_errors, finite = known.tolist()
+    if not finite:
+        raise FloatingPointError(f"online_step_: the weights became NaN or infinite at lr = {rule.lr}")
     samples, elements = inputs.shape[1], targets.shape.numel()
     return OnlineStats(
-        loss=float(loss) / max(samples, 1),
+        loss=total_loss / max(samples, 1),
         spike_counts=list(counts.split([*(w.shape[1] for w in weights[1:]), weights[-1].shape[0]], dim=1)),
-        error_zeros=1 - int(open_errors) / elements if elements else 1.0,
+        error_zeros=1 - total_open_errors / elements if elements else 1.0,
         steps=inputs.shape[0],
     )
 
@@ -312,7 +317,6 @@ def _check_weights(
         fan_in = w.shape[0] if i or first_neurons is None else first_neurons
 
 
-def _check_finite(weights: Sequence[Tensor], error: Exception) -> None:
+def _all_finite(weights: Sequence[Tensor]) -> Tensor:
     # A sum is NaN or infinite where an element is, and reads each weight once.
-    if not all(math.isfinite(float(w.detach().sum())) for w in weights):
-        raise error
+    return torch.stack([w.detach().sum() for w in weights]).isfinite().all()

@@ -15,7 +15,8 @@ from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from spikefuse import LIFLinear, OnlineRule, distributed, online
+import conftest
+from spikefuse import LIFLinear, OnlineRule, distributed, online, ops
 from spikefuse.distributed import checkpoint
 
 ONLINE_SIZES = [(3000, 100, 20), (50, 37, 21, 18), (40, 193, 7), (130, 64, 40)]
@@ -64,6 +65,16 @@ def learn_online_all() -> list[tuple[Any, ...]]:
         for dtype in (torch.float32, torch.float64)
         for rule in ONLINE_RULES
     ]
+
+
+def learn_online_few() -> list[tuple[Any, ...]]:
+    return [learn_online(sizes, torch.float32, rule) for sizes in ONLINE_SIZES[1:3] for rule in ONLINE_RULES[:2]]
+
+
+def learn_online_emulated() -> list[tuple[Any, ...]]:
+    """By the CUDA kernels on their emulator, in a process of a rank's own."""
+    ops.online_step_ = conftest.emulated_backend().ops["online_step_"]  # type: ignore[assignment]
+    return learn_online_few()
 
 
 LAYER_CASES: list[dict[str, Any]] = [

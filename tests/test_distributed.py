@@ -15,6 +15,7 @@ import torch.distributed as dist
 from ranks import launch, spawn_surviving
 from torch import Tensor
 
+from conftest import BACKENDS
 from spikefuse import LIFLinear, OnlineRule, distributed, online, ops
 from spikefuse.distributed import checkpoint
 from spikefuse.packed import words_for
@@ -56,6 +57,18 @@ class TestOnlineLearning:
             rates = [float(c.double().mean()) / 20 for c in learned[2 : 1 + len(sizes)]]
             assert all(0.02 < rate < 0.9 for rate in rates), "layers that never or always spike prove nothing"
 
+    @pytest.mark.parametrize("ranks", [2, 3])
+    @pytest.mark.skipif("emulated" not in BACKENDS, reason="SPIKEFUSE_EMULATED=0")
+    def test_on_emulated_cuda_ranks_learn_what_one_learns(
+        self, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        several = launch(ranks, tmp_path, workers.learn_online_emulated)
+        monkeypatch.setattr(ops, "online_step_", BACKENDS["emulated"].ops["online_step_"])
+        alone = workers.learn_online_few()
+        for rank in several:
+            for ours, theirs in zip(rank, alone, strict=True):
+                assert_same(ours, theirs)
+
     def test_one_rank_needs_no_process_group(self) -> None:
         weights, x, y = workers.online_problem((50, 37, 18), torch.float32)
         copies = [w.clone() for w in weights]
@@ -71,11 +84,14 @@ class TestExchange:
 
     SIZES = (50, 70, 18)
 
-    def learn(self, exchange: Callable[[int, Tensor], int], threads: int = 1) -> tuple[list[Tensor], Tensor]:
+    def learn(
+        self, exchange: Callable[[int, Tensor], int], device: str, threads: int = 1
+    ) -> tuple[list[Tensor], Tensor]:
         weights, x, y = workers.online_problem(self.SIZES, torch.float64)
         weights[0] = weights[0][:35].clone()
-        x, y = (online._as_packed("spikes", s) for s in (x, y))
-        gathered = torch.zeros(2, words_for(35), x.shape[1], dtype=torch.int32)
+        weights = [w.to(device) for w in weights]
+        x, y = (online._as_packed("spikes", s.to(device)) for s in (x, y))
+        gathered = torch.zeros(2, words_for(35), x.shape[1], dtype=torch.int32, device=device)
         callback = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64)(lambda step: exchange(step, gathered))
         address = ctypes.cast(callback, ctypes.c_void_p).value or 0
         before = torch.get_num_threads()
@@ -87,24 +103,24 @@ class TestExchange:
         return weights, torch.cat(stats.spike_counts, 1)
 
     @pytest.mark.parametrize("threads", [1, 2, 5])
-    def test_is_called_once_a_step_by_the_calling_thread(self, threads: int) -> None:
+    def test_is_called_once_a_step_by_the_calling_thread(self, device: str, threads: int) -> None:
         calls = []
 
         def exchange(step: int, gathered: Tensor) -> int:
             calls.append((step, threading.get_ident()))
             return 1
 
-        self.learn(exchange, threads)
+        self.learn(exchange, device, threads)
         assert calls == [(step, threading.get_ident()) for step in range(20)]
 
-    def test_spikes_of_a_peer_reach_their_place_between_words(self) -> None:
+    def test_spikes_of_a_peer_reach_their_place_between_words(self, device: str) -> None:
         def exchange(step: int, gathered: Tensor) -> int:
             gathered[1] = 0
             gathered[1, 0, 2] = 1 - 2**31  # bits 0 and 31: neurons 35 + 0 and 35 + 31 of sample 2
             gathered[1, 1, 3] = 0b100 if step < 5 else 0  # neuron 35 + 34 of sample 3
             return 1
 
-        _, counts = self.learn(exchange)
+        counts = self.learn(exchange, device)[1].cpu()
         theirs = torch.zeros(9, 35, dtype=torch.int32)
         theirs[2, 0] = theirs[2, 31] = 20
         theirs[3, 34] = 5
@@ -113,7 +129,9 @@ class TestExchange:
 
     @pytest.mark.parametrize("answer", [0, 2, -1])
     @pytest.mark.parametrize("threads", [1, 3])
-    def test_another_answer_than_1_stops_the_batch_and_not_the_next(self, answer: int, threads: int) -> None:
+    def test_another_answer_than_1_stops_the_batch_and_not_the_next(
+        self, device: str, answer: int, threads: int
+    ) -> None:
         steps = []
 
         def exchange(step: int, gathered: Tensor) -> int:
@@ -121,9 +139,9 @@ class TestExchange:
             return answer if step == 7 else 1
 
         with pytest.raises(RuntimeError, match="exchange of spikes between ranks failed in the middle of a batch"):
-            self.learn(exchange, threads)
+            self.learn(exchange, device, threads)
         assert steps == list(range(8))
-        first, second = (self.learn(lambda *_: 1, threads) for _ in range(2))
+        first, second = (self.learn(lambda *_: 1, device, threads) for _ in range(2))
         assert_same(first[0], second[0])
 
     def test_arguments_that_do_not_fit_are_refused(self) -> None:

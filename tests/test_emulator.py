@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 from comparison import assert_within, lay_out, roundoff, spike_train, uniform
 from torch import Tensor
 
-from spikefuse import _load, functional, ops, reference
+from spikefuse import OnlineRule, _load, functional, online, ops, reference
+from spikefuse.online import OnlineStats
 
 EMULATED = torch.ops.spikefuse_emulated
 if not hasattr(EMULATED, "reverse_blocks"):
     pytest.skip("SPIKEFUSE_EMULATED=0", allow_module_level=True)
 NONE, NO_BARRIER, HALF_AT_BARRIER, HALF_IN_WARP, SHARED_TOO_SMALL, PAST_THE_END = range(6)
+ONE_BLOCK_MISSES_GRID_BARRIER, BLOCKS_NOT_TOGETHER = range(6, 8)
 SANITIZED = "address" in str(_load.build_info().get("sanitize", ""))
 HERE = str(Path(__file__).parent)
 
@@ -29,7 +32,7 @@ def same_seed_afterwards() -> Iterator[None]:
 
 @pytest.mark.parametrize("device", ["emulated"], indirect=True)
 def test_the_parity_tests_run_on_it(device: str) -> None:
-    for name in ("lif_forward", "lif_backward", "spike_matmul", "pack_spikes"):
+    for name in ("lif_forward", "lif_backward", "spike_matmul", "pack_spikes", "online_step_"):
         assert getattr(ops, name) is getattr(EMULATED, name)
 
 
@@ -69,6 +72,25 @@ class TestMistakes:
     def test_a_collective_that_half_the_lanes_never_reach(self) -> None:
         with pytest.raises(RuntimeError, match=r"32 of 64 threads have ended, .* 16 of warp 0 wait in __syncwarp"):
             EMULATED.reverse_blocks(self.x, 64, HALF_IN_WARP)
+
+    def test_blocks_meet_in_a_barrier_of_the_grid(self) -> None:
+        for seed in range(5):
+            EMULATED.set_seed(seed)
+            assert EMULATED.meet_in_grid(self.x, 3, NONE).tolist() == [192] * 192
+
+    def test_a_missing_barrier_of_the_grid_shows_in_the_result(self) -> None:
+        for seed in range(5):
+            EMULATED.set_seed(seed)
+            assert float(EMULATED.meet_in_grid(self.x, 3, NO_BARRIER).min()) < 192
+
+    def test_a_barrier_of_the_grid_that_one_block_never_reaches(self) -> None:
+        with pytest.raises(RuntimeError, match=r"block \d is stuck: .* 64 at the grid's barrier"):
+            EMULATED.meet_in_grid(self.x, 3, ONE_BLOCK_MISSES_GRID_BARRIER)
+        self.test_blocks_meet_in_a_barrier_of_the_grid()
+
+    def test_a_barrier_of_the_grid_in_an_ordinary_launch(self) -> None:
+        with pytest.raises(RuntimeError, match="a launch whose blocks are not together"):
+            EMULATED.meet_in_grid(self.x, 3, BLOCKS_NOT_TOGETHER)
 
     def test_an_invalid_grid(self) -> None:
         with pytest.raises(ValueError, match="an invalid grid: 0 blocks of 512 threads"):
@@ -111,6 +133,65 @@ def kernels_outputs() -> dict[str, list[Tensor]]:
         "products": [EMULATED.spike_matmul(words, weight), EMULATED.spike_matmul_transposed(words, grad, 260)],
         "sparse products": [EMULATED.spike_matmul(sparse, weight), EMULATED.spike_matmul_transposed(sparse, grad, 260)],
     }
+
+
+def learn_online(
+    rule: OnlineRule, sizes: tuple[int, ...], steps: int, density: float, dtype: torch.dtype = torch.float64
+) -> tuple[list[Tensor], OnlineStats]:
+    """A batch of 3 samples; the density is that of the first layer's inputs."""
+    weights = [
+        uniform(o, i, low=-0.35, high=0.65, dtype=dtype, seed=o) * 2 * i**-0.5 for i, o in itertools.pairwise(sizes)
+    ]
+    x, y = (spike_train(steps, 3, n, density=d, seed=n) for n, d in ((sizes[0], density), (sizes[-1], 0.3)))
+    return weights, online.online_step_(weights, x, y, rule)
+
+
+@pytest.mark.parametrize("trace", ["shared", "gated"])
+def test_the_order_of_threads_changes_nothing_that_is_learned_online(
+    trace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blocks go on between one barrier of the grid and the next in another order, and list rows in another.
+    monkeypatch.setattr(ops, "online_step_", EMULATED.online_step_)
+    rule = OnlineRule(trace=trace, weight_decay=0.1)
+    results = []
+    for seed in (0, 1, 2):
+        EMULATED.set_seed(seed)
+        weights, stats = learn_online(rule, (200, 40, 30), 8, 0.05, torch.float32)
+        results.append([*weights, *stats.spike_counts, torch.tensor(stats.loss, dtype=torch.float64)])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("trace", "sizes", "steps", "density"),
+    [
+        # more columns than a block updates at a time, in a row of the first layer and in one of a later layer
+        ("shared", (7, 2100, 3), 3, 0.5),
+        ("gated", (7, 2100, 3), 3, 0.5),
+        # windows of inputs for which shared memory has no room
+        ("gated", (6, 250, 3), 600, 0.02),
+    ],
+    ids=str,
+)
+def test_large_layers_and_long_batches_are_learned_as_on_the_cpu(
+    trace: str, sizes: tuple[int, ...], steps: int, density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = OnlineRule(trace=trace)
+    expected, wanted = learn_online(rule, sizes, steps, density)
+    monkeypatch.setattr(ops, "online_step_", EMULATED.online_step_)
+    weights, stats = learn_online(rule, sizes, steps, density)
+    for ours, theirs in zip(weights, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+    assert all(torch.equal(a, b) for a, b in zip(stats.spike_counts, wanted.spike_counts, strict=True))
+    assert min(stats.firing_rates) > 0.001, "silent layers prove nothing"
+
+
+def test_too_many_layers_for_a_kernels_parameters_are_refused() -> None:
+    words = torch.ones(2, 1, 1, dtype=torch.int32)
+    settings = (0.9, 1.0, 0, 0.0, True, 0, 1.0, 0, 1e-3, 0.9, 0.999, 1e-7, 0.0, True)
+    EMULATED.online_step_(words, words, [torch.ones(1, 1)] * 1, *settings)
+    with pytest.raises(RuntimeError, match="at most 16 layers on CUDA, got 17"):
+        EMULATED.online_step_(words, words, [torch.ones(1, 1) for _ in range(17)], *settings)
 
 
 def test_the_order_of_threads_changes_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spikefuse import LIFLinear, OnlineRule, PackedSpikes, online, reference
+from spikefuse.online import OnlineStats
 
 SIZES = [(40, 30, 40), (33, 17), (50, 37, 21, 18), (1, 1), (65, 130, 3)]
 
@@ -28,6 +30,15 @@ def make_problem(
     inputs = (torch.rand(steps, samples, sizes[0], generator=generator) < 0.4).float()
     targets = (torch.rand(steps, samples, sizes[-1], generator=generator) < 0.3).float()
     return weights, inputs, targets
+
+
+def learn(
+    device: str, weights: list[Tensor], x: Tensor, y: Tensor, rule: OnlineRule
+) -> tuple[list[Tensor], OnlineStats]:
+    """What a batch makes of weights on a device, on the CPU again; the weights given stay as they are."""
+    weights = [w.clone().to(device) for w in weights]
+    stats = online.online_step_(weights, x.to(device), y.to(device), rule)
+    return [w.cpu() for w in weights], dataclasses.replace(stats, spike_counts=[c.cpu() for c in stats.spike_counts])
 
 
 class TestEquations:
@@ -128,11 +139,11 @@ class TestParity:
     @pytest.mark.parametrize("sizes", SIZES)
     @pytest.mark.parametrize("trace", ["shared", "gated"])
     @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-    def test_float64(self, sizes: tuple[int, ...], trace: str, optimizer: str, steps: int) -> None:
+    def test_float64(self, device: str, sizes: tuple[int, ...], trace: str, optimizer: str, steps: int) -> None:
         weights, x, y = make_problem(sizes, steps, 5)
         rule = OnlineRule(trace=trace, optimizer=optimizer, lr=1e-3 if optimizer == "adam" else 0.1)
         expected, loss, counts, zeros = reference.online_step(weights, x, y, rule)
-        stats = online.online_step_(weights, x, y, rule)
+        weights, stats = learn(device, weights, x, y, rule)
         for ours, theirs in zip(weights, expected, strict=True):
             # Adam divides a gradient by its own size, which turns 1e-16 of a sum into about 1e-12 of a weight.
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
@@ -166,13 +177,13 @@ class TestParity:
         ],
         ids=str,
     )
-    def test_every_setting_reaches_the_kernel(self, change: dict[str, object]) -> None:
+    def test_every_setting_reaches_the_kernel(self, device: str, change: dict[str, object]) -> None:
         weights, x, y = make_problem((40, 30, 40), 12, 4)
         base = {"lr": 1e-3, "trace": change.get("trace", "shared"), "optimizer": change.get("optimizer", "adam")}
         plain = reference.online_step(weights, x, y, OnlineRule(**base))[0]
         rule = OnlineRule(**{**base, **change})
         expected = reference.online_step(weights, x, y, rule)[0]
-        online.online_step_(weights, x, y, rule)
+        weights, _ = learn(device, weights, x, y, rule)
         for ours, theirs in zip(weights, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
         assert any(float((a - b).abs().max()) > 1e-6 for a, b in zip(expected, plain, strict=True))
@@ -188,14 +199,14 @@ class TestParity:
 
     @pytest.mark.parametrize("trace", ["shared", "gated"])
     @pytest.mark.parametrize("steps", [15, 30, 60, 70, 140])
-    def test_float32_stays_with_float64(self, trace: str, steps: int) -> None:
+    def test_float32_stays_with_float64(self, device: str, trace: str, steps: int) -> None:
         """One fp32 rounding may tip a neuron over the threshold; without such a flip the weights agree to 1e-5."""
         weights, x, y = make_problem((60, 48, 60), steps, 6, torch.float32, seed=3)
         doubles = [w.double() for w in weights]
         # the decay as fp32 holds it, so that both compute with the same number
         rule = OnlineRule(trace=trace, leak=0.125, eps=1e-4)
-        stats32 = online.online_step_(weights, x, y, rule)
-        stats64 = online.online_step_(doubles, x, y, rule)
+        weights, stats32 = learn(device, weights, x, y, rule)
+        doubles, stats64 = learn(device, doubles, x, y, rule)
         assert [c.tolist() for c in stats32.spike_counts] == [c.tolist() for c in stats64.spike_counts]
         for single, double in zip(weights, doubles, strict=True):
             torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-5 * float(double.abs().max()))
@@ -208,7 +219,7 @@ class TestParity:
     @pytest.mark.parametrize("trace", ["shared", "gated"])
     @pytest.mark.parametrize("samples", [1, 31, 33, 70])
     def test_silent_inputs_and_outputs_and_dense_hidden_spikes(
-        self, samples: int, trace: str, change: dict[str, object]
+        self, device: str, samples: int, trace: str, change: dict[str, object]
     ) -> None:
         """Inputs that begin to spike late or never, outputs without an error, and a hidden layer dense enough for
         table lookup: what the op leaves out or computes another way."""
@@ -224,7 +235,7 @@ class TestParity:
         rule = OnlineRule(trace=trace, lr=1e-3, **change)
         expected, loss, counts, _ = reference.online_step(weights, x, y, rule)
         assert samples < 30 or float(counts[0].double().mean()) / 18 > 0.45
-        stats = online.online_step_(weights, x, y, rule)
+        weights, stats = learn(device, weights, x, y, rule)
         for ours, theirs in zip(weights, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
         assert [c.tolist() for c in stats.spike_counts] == [c.tolist() for c in counts]
@@ -232,7 +243,7 @@ class TestParity:
 
     @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
     @pytest.mark.parametrize("trace", ["shared", "gated"])
-    def test_rows_that_wait_longer_than_errors_are_kept(self, trace: str, weight_decay: float) -> None:
+    def test_rows_that_wait_longer_than_errors_are_kept(self, device: str, trace: str, weight_decay: float) -> None:
         """Errors are kept for 64 steps at most: an input that spikes and then rests for longer is updated meanwhile."""
         weights, x, y = make_problem((60, 20, 30), 150, 3)
         x[1:, :, :25] = 0  # once, and never again
@@ -240,7 +251,7 @@ class TestParity:
         x[:100, :, 45:50] = 0  # late for the first time
         rule = OnlineRule(trace=trace, lr=1e-3, weight_decay=weight_decay)
         expected, _, counts, _ = reference.online_step(weights, x, y, rule)
-        stats = online.online_step_(weights, x, y, rule)
+        weights, stats = learn(device, weights, x, y, rule)
         for ours, theirs in zip(weights, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
         assert [c.tolist() for c in stats.spike_counts] == [c.tolist() for c in counts]
@@ -284,17 +295,17 @@ class TestParity:
 class TestLayoutThreadsAndState:
     """Nothing but the problem decides the result."""
 
-    def test_input_major_output_major_and_strided_weights(self) -> None:
+    def test_input_major_output_major_and_strided_weights(self, device: str) -> None:
         weights, x, y = make_problem((40, 30, 20), 9, 4, torch.float32)
         rule = OnlineRule(trace="gated")
         results = []
         for layout in (
             lambda w: w.clone(),
             lambda w: w.t().contiguous().t(),
-            lambda w: torch.zeros(2 * w.shape[0], 3 * w.shape[1])[::2, 1::3].copy_(w),
+            lambda w: w.new_zeros(2 * w.shape[0], 3 * w.shape[1])[::2, 1::3].copy_(w),
         ):
-            copies = [layout(w) for w in weights]
-            online.online_step_(copies, x, y, rule)
+            copies = [layout(w.to(device)) for w in weights]
+            online.online_step_(copies, x.to(device), y.to(device), rule)
             results.append(copies)
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -349,8 +360,9 @@ class TestLayoutThreadsAndState:
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
-    def test_packed_dense_and_transposed_inputs_agree(self) -> None:
+    def test_packed_dense_and_transposed_inputs_agree(self, device: str) -> None:
         weights, x, y = make_problem((40, 20), 6, 4, torch.float32)
+        x, y = x.to(device), y.to(device)
         results = []
         for inputs, targets in (
             (x, y),
@@ -358,16 +370,15 @@ class TestLayoutThreadsAndState:
             (x.transpose(0, 1).contiguous().transpose(0, 1), y.bool()),
             (PackedSpikes.pack(x.transpose(0, 1)).transpose(0, 1), PackedSpikes.pack(y)),
         ):
-            copies = [w.clone() for w in weights]
+            copies = [w.clone().to(device) for w in weights]
             online.online_step_(copies, inputs, targets, OnlineRule())
             results.append(copies[0])
         assert all(torch.equal(results[0], other) for other in results[1:])
 
     @pytest.mark.parametrize(("steps", "samples"), [(0, 3), (3, 0), (0, 0)])
-    def test_nothing_to_learn_changes_nothing(self, steps: int, samples: int) -> None:
+    def test_nothing_to_learn_changes_nothing(self, device: str, steps: int, samples: int) -> None:
         weights, x, y = make_problem((8, 5, 8), steps, samples, torch.float32)
-        copies = [w.clone() for w in weights]
-        stats = online.online_step_(copies, x, y, OnlineRule(weight_decay=0.5))
+        copies, stats = learn(device, weights, x, y, OnlineRule(weight_decay=0.5))
         assert all(torch.equal(a, b) for a, b in zip(weights, copies, strict=True))
         assert stats.loss == 0 and stats.error_zeros == 1 and stats.firing_rates == [0.0, 0.0]
 
@@ -471,15 +482,16 @@ class TestBadInput:
                 online.online_step_(w, inputs, targets, rule)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-    def test_weights_that_are_not_finite_are_refused_untouched(self, value: float) -> None:
+    def test_weights_that_are_not_finite_are_refused_untouched(self, device: str, value: float) -> None:
         weights, x, y = make_problem((8, 5, 6), 3, 2, torch.float32)
         weights[1][2, 3] = value
+        weights, x, y = [w.to(device) for w in weights], x.to(device), y.to(device)
         copies = [w.clone() for w in weights]
         with pytest.raises(ValueError, match="finite weights"):
             online.online_step_(weights, x, y, OnlineRule())
         assert torch.equal(weights[0], copies[0])
 
-    def test_a_learning_rate_far_too_large_is_reported(self) -> None:
+    def test_a_learning_rate_far_too_large_is_reported(self, device: str) -> None:
         weights, x, y = make_problem((8, 5, 6), 3, 2, torch.float32)
         with pytest.raises(FloatingPointError, match="NaN or infinite at lr"):
-            online.online_step_(weights, x, y, OnlineRule(optimizer="sgd", lr=1e38, weight_decay=1e38))
+            learn(device, weights, x, y, OnlineRule(optimizer="sgd", lr=1e38, weight_decay=1e38))

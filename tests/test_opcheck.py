@@ -250,10 +250,8 @@ def raw_online(rule: OnlineRule, device: str) -> tuple[list[Tensor], tuple[Tenso
     return weights, out, expected
 
 
-@pytest.mark.torch_device
 @pytest.mark.parametrize("change", RULE_CHANGES, ids=str)
 def test_settings_reach_the_online_kernel(device: str, change: dict[str, Any]) -> None:
-    skip_without_kernel("online_step_", device)
     weights, (loss, open_errors, counts), expected = raw_online(dataclasses.replace(RULE, **change), device)
     for w, wanted in zip(weights, expected[0], strict=True):
         assert_within(w.cpu(), wanted, 1e-10, "weights")

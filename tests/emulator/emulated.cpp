@@ -19,7 +19,16 @@ __global__ void reverse_kernel(const float* x, float* out, bool barrier) {
 }
 
 // Mistakes that tests make on purpose.
-enum class Mistake : int64_t { none, no_barrier, half_at_barrier, half_in_warp, shared_too_small, reads_past_the_end };
+enum class Mistake : int64_t {
+  none,
+  no_barrier,
+  half_at_barrier,
+  half_in_warp,
+  shared_too_small,
+  reads_past_the_end,
+  one_block_misses_grid_barrier,
+  blocks_not_together,
+};
 
 __global__ void diverging_kernel(bool in_warp) {
   if (threadIdx.x % 2) return;
@@ -31,6 +40,30 @@ __global__ void diverging_kernel(bool in_warp) {
 
 __global__ void copy_kernel(const float* x, float* out, int64_t count) {
   for (int64_t i = global_thread(); i < count; i += all_threads()) out[i] = x[i];
+}
+
+// Each block adds up what all blocks have written before they met.
+__global__ void meeting_kernel(float* written, float* sums, bool barrier, bool one_leaves) {
+  written[global_thread()] = 1.0f;
+  if (one_leaves && blockIdx.x == 1) return;
+  if (barrier) grid_barrier();
+  float sum = 0.0f;
+  for (int64_t i = 0; i < all_threads(); ++i) sum += written[i];
+  sums[global_thread()] = sum;
+}
+
+// For each of `blocks` times 64 threads, how many had written what they should before a barrier of the grid.
+Tensor meet_in_grid(Tensor like, int64_t blocks, int64_t mistake) {
+  const int64_t count = blocks * 64;
+  Tensor written = torch::stable::new_zeros(like, {count}), sums = torch::stable::new_zeros(like, {count});
+  float *from = written.mutable_data_ptr<float>(), *to = sums.mutable_data_ptr<float>();
+  const auto kind = static_cast<Mistake>(mistake);
+  if (kind == Mistake::blocks_not_together)
+    launch(meeting_kernel, unsigned(blocks), 64, 0, nullptr, from, to, true, false);
+  else
+    launch_together(meeting_kernel, unsigned(blocks), 64, 0, nullptr, from, to, kind != Mistake::no_barrier,
+                    kind == Mistake::one_block_misses_grid_barrier);
+  return sums;
 }
 
 Tensor reverse_blocks(Tensor x, int64_t threads, int64_t mistake) {
@@ -94,6 +127,7 @@ int64_t grid(std::string name, int64_t a, int64_t b) {
 STABLE_TORCH_LIBRARY(spikefuse_emulated, m) {
   spikefuse::define_ops(m);
   m.def("reverse_blocks(Tensor x, int threads, int mistake) -> Tensor");
+  m.def("meet_in_grid(Tensor like, int blocks, int mistake) -> Tensor");
   m.def("tensor_core_product(Tensor words, Tensor weight, bool large) -> Tensor");
   m.def("set_seed(int seed) -> ()");
   m.def("grid(str name, int a, int b) -> int");
@@ -102,6 +136,7 @@ STABLE_TORCH_LIBRARY(spikefuse_emulated, m) {
 STABLE_TORCH_LIBRARY_IMPL(spikefuse_emulated, CPU, m) {
   SPIKEFUSE_IMPLEMENT_OPS(m, spikefuse::cuda);
   m.impl("reverse_blocks", TORCH_BOX(&spikefuse::cuda::reverse_blocks));
+  m.impl("meet_in_grid", TORCH_BOX(&spikefuse::cuda::meet_in_grid));
   m.impl("tensor_core_product", TORCH_BOX(&spikefuse::cuda::tensor_core_product));
 }
 

@@ -327,8 +327,13 @@ static void run_together(const Launch& launch, const std::function<void()>& body
       continue;
     }
     if (std::all_of(blocks.begin(), blocks.end(), [](const auto& b) { return b->ended(); })) return;
-    for (const auto& block : blocks)
-      if (!block->waits_for_grid()) block->fail_stuck();
+    const auto waits = [](const auto& block) { return block->waits_for_grid(); };
+    if (!std::all_of(blocks.begin(), blocks.end(), waits)) {
+      // where a block has ended, those that wait for it are stuck
+      auto stuck = std::find_if(blocks.begin(), blocks.end(), [&](const auto& b) { return !b->ended() && !waits(b); });
+      if (stuck == blocks.end()) stuck = std::find_if(blocks.begin(), blocks.end(), waits);
+      (*stuck)->fail_stuck();
+    }
     for (const auto& block : blocks) block->leave_grid_barrier();
   }
 }
