@@ -1,8 +1,9 @@
-"""Online learning on the CPU: this library against the same rule in eager PyTorch, interleaved in one run.
+"""Online learning: this library against the same rule in eager PyTorch, interleaved in one run.
 
     python benchmarks/online.py                        MNIST, 784-196-784, T 15, B 100, both traces
     python benchmarks/online.py --shape fashion        Fashion-MNIST, 784-1024-784, T 60, B 100
-    python benchmarks/online.py --shape audiocoder     58500-2048-196, T 60, B 50, random inputs of 0.12 % density
+    python benchmarks/online.py --shape audiocoder     58500-2048-196, T 60, B 50, cochleagrams of spoken digits
+    python benchmarks/online.py --device cuda          on a GPU
     python benchmarks/online.py --materialised         adds the trace per synapse as the paper writes it (slow)
 
 Weights go on learning over the rounds, the same batches for all. Slow baselines are timed on the first of a round's
@@ -23,19 +24,20 @@ import torch
 from torch import Tensor
 
 from spikefuse import PackedSpikes, functional, online
+from spikefuse.app import sounds
 from spikefuse.data import load
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
     dataset: str | None
-    """None: random inputs."""
+    """Of images or sounds; None for random inputs."""
     hidden: int
     outputs: int
     steps: int
     samples: int
     rates: dict[str, float]
-    """Maximum Poisson rate for each trace, or the density of random inputs."""
+    """Maximum Poisson rate for each trace, or the density of random inputs. Of sounds it is the paper's 0.02."""
     batches: int
     rounds: int
     spread: float = 0.1
@@ -45,10 +47,12 @@ class Shape:
 SHAPES = {
     "mnist": Shape("mnist", 196, 784, 15, 100, {"shared": 0.3, "gated": 1.0}, 10, 9),
     "fashion": Shape("fashion-mnist", 1024, 784, 60, 100, {"shared": 0.5, "gated": 0.5}, 2, 3),
-    "audiocoder": Shape(None, 2048, 196, 60, 50, {"shared": 0.0012, "gated": 0.0012}, 1, 3, 0.01),
+    "audiocoder": Shape("fsdd", 2048, 196, 60, 50, {"shared": 0.02, "gated": 0.02}, 1, 3, 0.01),
     "smoke": Shape(None, 20, 10, 4, 3, {"shared": 0.1, "gated": 0.1}, 2, 1),
 }
-RANDOM_INPUTS = {"audiocoder": 58_500, "smoke": 40}
+RANDOM_INPUTS = 40
+LARGE = 1e7
+"""Weights of a first layer that no cache holds."""
 
 Baseline = Callable[[list[Tensor], Tensor, Tensor, online.OnlineRule], None]
 
@@ -56,23 +60,28 @@ Baseline = Callable[[list[Tensor], Tensor, Tensor, online.OnlineRule], None]
 def make_batches(name: str, rate: float) -> tuple[list[PackedSpikes], list[PackedSpikes]]:
     """Inputs, and the targets of each."""
     shape = SHAPES[name]
-    if shape.dataset is not None:
-        images = load(shape.dataset, "train").images
-        chosen = [images[i * shape.samples : (i + 1) * shape.samples] for i in range(shape.batches)]
-        inputs = [functional.poisson_encode(x * rate, shape.steps, seed=0, offset=i) for i, x in enumerate(chosen)]
+    count = shape.samples * shape.batches
+    if shape.dataset == "fsdd":
+        # of all digits and speakers, which the corpus has in order
+        recordings = sounds.divided("fsdd", None)[0].shuffled(seed=0)[:count]
+        rates = sounds.cochleagram().encode(recordings) * rate
+    elif shape.dataset is not None:
+        rates = load(shape.dataset, "train").images[:count] * rate
+    else:
+        rates = torch.rand(RANDOM_INPUTS, generator=torch.Generator().manual_seed(0)).mul(2 * rate).expand(count, -1)
+    inputs = [
+        functional.poisson_encode(x, shape.steps, seed=0, offset=i) for i, x in enumerate(rates.split(shape.samples))
+    ]
+    if rates.shape[1] == shape.outputs:
         return inputs, inputs
-    generator = torch.Generator().manual_seed(0)
-    features = RANDOM_INPUTS[name]
-    rates = torch.rand(features, generator=generator).mul(2 * rate).expand(shape.samples, features)
-    inputs = [functional.poisson_encode(rates, shape.steps, seed=0, offset=i) for i in range(shape.batches)]
     busy = torch.full((shape.samples, shape.outputs), 0.2)
     return inputs, [functional.poisson_encode(busy, shape.steps, seed=1, offset=i) for i in range(shape.batches)]
 
 
-def make_weights(shape: Shape, features: int) -> list[Tensor]:
+def make_weights(shape: Shape, features: int, device: str) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     sizes = ((features, shape.hidden), (shape.hidden, shape.outputs))
-    return [(torch.rand(i, o, generator=generator).mul_(2).sub_(1).mul_(shape.spread)).t() for i, o in sizes]
+    return [(torch.rand(i, o, generator=generator).mul_(2).sub_(1).mul_(shape.spread)).to(device).t() for i, o in sizes]
 
 
 def make_baselines(trace: str, materialised: bool, large: bool) -> tuple[dict[str, Baseline], set[str]]:
@@ -101,25 +110,40 @@ def largest_difference(
     return max(float((a - b.detach()).abs().max()) for a, b in zip(ours, theirs, strict=True))
 
 
-def rows_touched(x: PackedSpikes) -> int:
-    """First-layer rows whose input has spiked so far in the batch, summed over its steps: each must be updated."""
-    active = torch.zeros(x.shape[2], dtype=torch.bool)
-    total = 0
+def rows_touched(x: PackedSpikes) -> tuple[int, int]:
+    """Rows of the first layer, summed over the steps of a batch: those whose input has spiked so far in the batch,
+    each of which has a gradient and moments, and those whose input spikes at the step, each of which must be read."""
+    active = torch.zeros(x.shape[2], dtype=torch.bool, device=x.device)
+    updated = read = 0
     for t in range(x.shape[0]):
-        active |= x[t].unpack(torch.bool).any(0)
-        total += int(active.sum())
-    return total
+        spiking = x[t].unpack(torch.bool).any(0)
+        active |= spiking
+        updated += int(active.sum())
+        read += int(spiking.sum())
+    return updated, read
+
+
+def memory_floors(x: PackedSpikes, hidden: int) -> dict[str, float]:
+    """GB that a batch must move: W, m and v of a row are read and written where it is updated, in fp32."""
+    updated, read = rows_touched(x)
+    return {
+        # every update at its own step
+        "one_pass_a_step": updated * hidden * 24 / 1e9,
+        # updates that wait until a row is read, which is as late as they may come: what this library does
+        "one_pass_a_read": read * hidden * (24 + 4) / 1e9,
+    }
 
 
 def measure(trace: str, arguments: argparse.Namespace, machine: dict) -> dict:
     shape = SHAPES[arguments.shape]
     rate = shape.rates[trace] if arguments.rate is None else arguments.rate
-    inputs, targets = make_batches(arguments.shape, rate)
+    device = arguments.device
+    inputs, targets = ([x.to(device) for x in batches] for batches in make_batches(arguments.shape, rate))
     features = inputs[0].shape[2]
     rule = online.OnlineRule(trace=trace, trace_divisor=784)
-    large = features * shape.hidden > 1e7
+    large = features * shape.hidden > LARGE
     baselines, slow = make_baselines(trace, arguments.materialised, large)
-    weights = make_weights(shape, features)
+    weights = make_weights(shape, features, device)
     difference = {
         name: largest_difference(rule, weights, inputs[0], targets[0], case) for name, case in baselines.items()
     }
@@ -129,7 +153,7 @@ def measure(trace: str, arguments: argparse.Namespace, machine: dict) -> dict:
             online.online_step_(weights, x, y, rule)
 
     def runner(baseline: Baseline, batches: int) -> Callable[[], None]:
-        parameters = [w.contiguous().requires_grad_() for w in make_weights(shape, features)]
+        parameters = [w.contiguous().requires_grad_() for w in make_weights(shape, features, device)]
 
         def run() -> None:
             with torch.no_grad():
@@ -140,8 +164,8 @@ def measure(trace: str, arguments: argparse.Namespace, machine: dict) -> dict:
 
     timed = {"spikefuse": shape.batches, **{n: 1 if n in slow else shape.batches for n in baselines}}
     cases = {"spikefuse": run_ours, **{name: runner(case, timed[name]) for name, case in baselines.items()}}
-    memory = {name: harness.peak_memory(case) for name, case in cases.items()}
-    timings = harness.interleave(cases, arguments.rounds or shape.rounds, warmup=1)
+    memory = {name: harness.peak_memory(case, device) for name, case in cases.items()}
+    timings = harness.interleave(cases, arguments.rounds or shape.rounds, warmup=1, device=device)
     per_batch = {name: t / timed[name] for name, t in timings.items()}
     ours = per_batch["spikefuse"].median
     title = f"{features}-{shape.hidden}-{shape.outputs}, T {shape.steps}, B {shape.samples}"
@@ -163,15 +187,16 @@ def measure(trace: str, arguments: argparse.Namespace, machine: dict) -> dict:
         "largest_weight_difference_after_one_step": difference,
     }
     if large:
-        # W, m and v of each row are read and written: what one pass through memory a step would move
-        moved = rows_touched(inputs[0]) * shape.hidden * 24
-        result["one_pass_a_step_gb"] = moved / 1e9
-        result["share_of_one_pass_a_step"] = moved / 1e9 / machine["copy_gb_per_s"] / ours
-        print(
-            f"one pass a step over the {moved / 1e9:.0f} GB of rows that have spiked would take "
-            f"{moved / 1e9 / machine['copy_gb_per_s']:.2f} s at this machine's copy rate, "
-            f"{result['share_of_one_pass_a_step']:.2f} times what it took"
-        )
+        floors = [memory_floors(x, shape.hidden) for x in inputs]
+        result["memory_floors"] = {}
+        for name in floors[0]:
+            moved = sum(floor[name] for floor in floors) / len(floors)
+            seconds = moved / machine["copy_gb_per_s"]
+            result["memory_floors"][name] = {"gb": moved, "seconds": seconds, "share": seconds / ours}
+            print(
+                f"{name.replace('_', ' ')}: {moved:.1f} GB, {seconds:.2f} s at this machine's copy rate, "
+                f"{seconds / ours:.0%} of what it took"
+            )
     return result
 
 
@@ -186,7 +211,7 @@ def panel(result: dict) -> plots.Bars:
 
 
 def main() -> None:
-    parser = harness.argument_parser(__doc__, "online-SHAPE-cpu.json")
+    parser = harness.argument_parser(__doc__, "online-SHAPE-cpu.json", devices=("cpu", "cuda"))
     parser.add_argument("--shape", default="mnist", choices=tuple(SHAPES))
     parser.add_argument("--trace", default="both", choices=("both", "shared", "gated"))
     parser.add_argument("--rate", type=float, help="maximum Poisson rate; default the shape's")
@@ -195,10 +220,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.json = arguments.json.with_name(arguments.json.name.replace("SHAPE", arguments.shape))
     traces = ["shared", "gated"] if arguments.trace == "both" else [arguments.trace]
-    machine = harness.machine_peaks(arguments.quick_peaks)
+    machine = harness.machine_peaks(arguments.quick_peaks, arguments.device)
     try:
         results = [measure(trace, arguments, machine) for trace in traces]
-    except OSError as error:  # no data here: one line, and no traceback of every mirror
+    except (OSError, ImportError) as error:  # no data here: one line, and no traceback of every mirror
         parser.error(str(error))
     harness.write_results(arguments, "online", machine, results, [panel(result) for result in results])
 
