@@ -28,7 +28,7 @@ TESTED_PEERS := snntorch==1.0.0 spikingjelly==2.0.0 loguru lyon==1.0.0
 OTHER_PEERS := norse==1.1.0 sinabs==3.1.3 nir==1.0.8 nirtorch==2.6 h5py==3.16.0 pbr==7.1.3
 SANITIZE_TESTS ?= $(addprefix tests/test_,lif.py masked_loss.py packed.py poisson.py spike_matmul.py lif_linear.py emulator.py online.py)
 
-.PHONY: help install demo test test-slow test-peers peers lint format cuda-compile cuda-table cuda-link sanitize clean
+.PHONY: help install demo reproduce-quick test test-slow test-peers peers lint format cuda-compile cuda-table cuda-link sanitize clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -49,6 +49,9 @@ install: $(BUILT) ## make the virtual environment and build spikefuse into it
 
 demo: $(BUILT) ## train the autoencoder; DATASET=mnist|fashion-mnist|digits, OUT=folder
 	$(BIN)/spikefuse demo --dataset $(DATASET) --out $(OUT)
+
+reproduce-quick: $(BUILT) ## run all of the paper's experiments at smaller sizes; goes on where it was stopped
+	$(BIN)/spikefuse reproduce --quick --out runs/reproduce-quick
 
 test: $(BUILT) ## run the tests and the examples in docstrings
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

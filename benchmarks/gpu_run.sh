@@ -29,19 +29,20 @@ if wants build; then
 fi
 ops="tests/test_lif.py tests/test_masked_loss.py tests/test_packed.py tests/test_poisson.py tests/test_spike_matmul.py
      tests/test_lif_linear.py tests/test_surrogate.py tests/test_layers.py tests/test_compile.py tests/test_opcheck.py
-     tests/test_robustness.py"
+     tests/test_robustness.py tests/test_online.py"
 if wants tests; then
     # the emulator has run them everywhere else
     # shellcheck disable=SC2086
     SPIKEFUSE_EMULATED=0 part tests 240 "$PYTHON" -m pytest -q -p no:cacheprovider $ops
 fi
 if wants sanitize; then
-    small="tests/test_lif.py tests/test_spike_matmul.py tests/test_lif_linear.py tests/test_packed.py"
+    small="tests/test_lif.py tests/test_spike_matmul.py tests/test_lif_linear.py tests/test_packed.py
+           tests/test_online.py"
     for tool in memcheck racecheck synccheck; do
         # shellcheck disable=SC2086
         SPIKEFUSE_EMULATED=0 part "$tool" 120 compute-sanitizer --tool "$tool" --error-exitcode 9 \
             "$PYTHON" -m pytest -q -p no:cacheprovider $small \
-            -k "cuda and (equals or dense_ones) and not 70001 and not every_option and not float64"
+            -k "cuda and (equals or dense_ones or wait_longer) and not 70001 and not every_option and not float64"
     done
 fi
 if wants benchmarks; then
@@ -49,12 +50,15 @@ if wants benchmarks; then
     run lif lif
     run throughput throughput --all-peers
     run throughput-forward throughput --all-peers --forward
+    run online-mnist online
+    run online-fashion online --shape fashion --rounds 3
+    run online-audiocoder online --shape audiocoder
     run spike-product spike_product
     run spike-product-small spike_product --shape 1500 784 196 --shape 6000 784 1024
     run open-neuromorphic open_neuromorphic
 fi
 if wants profile; then
-    part ncu 100 ncu --clock-control none --set full --kernel-name 'regex:lif_|gather|mma' --launch-count 12 --csv \
+    part ncu 100 ncu --clock-control none --set full --kernel-name 'regex:lif_|gather|mma|online' --launch-count 12 --csv \
         "$PYTHON" benchmarks/throughput.py --device cuda --shapes 784-1024-784 --rounds 1 --quick-peaks \
         --json "$OUT/profiled.json"
 fi
