@@ -103,7 +103,8 @@ def largest_difference(
     rule: online.OnlineRule, weights: list[Tensor], x: PackedSpikes, y: PackedSpikes, baseline: Baseline
 ) -> float:
     """Of the weights after one step of one batch: both sides compute the same thing."""
-    ours, theirs = [w.clone() for w in weights], [w.clone().requires_grad_() for w in weights]
+    # torch's fused Adam takes weights and gradients of other strides element by element as they lie in memory
+    ours, theirs = [w.clone() for w in weights], [w.contiguous().clone().requires_grad_() for w in weights]
     online.online_step_(ours, x[:1], y[:1], rule)
     with torch.no_grad():
         baseline(theirs, x[:1].unpack(), y[:1].unpack(), rule)

@@ -48,6 +48,9 @@ def test_benchmark(script: str, options: list[str], benchmark: str | None, resul
     assert content["benchmark"] == (benchmark or script.removesuffix(".py"))
     assert len(content["results"]) == results
     assert content["environment"]["torch"] and content["environment"]["commit"]
+    for result in content["results"]:
+        # what is compared must compute the same thing
+        assert all(d < 1e-6 for d in result.get("largest_weight_difference_after_one_step", {}).values())
     assert content["machine"]["product_gflop_per_s"] > 0 and content["machine"]["copy_gb_per_s"] > 0
     assert path.with_suffix(".png").read_bytes().startswith(PNG)
 
