@@ -31,7 +31,7 @@ SANITIZE_TESTS ?= $(addprefix tests/test_,lif.py masked_loss.py packed.py poisso
 .PHONY: help install demo reproduce-quick test test-slow test-peers peers lint format cuda-compile cuda-table cuda-link sanitize clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 $(VENV)/.torch: tools/make_venv.sh
 	tools/make_venv.sh "$(PYTHON)" "$(VENV)" "$(TORCH)"
@@ -50,7 +50,7 @@ install: $(BUILT) ## make the virtual environment and build spikefuse into it
 demo: $(BUILT) ## train the autoencoder; DATASET=mnist|fashion-mnist|digits, OUT=folder
 	$(BIN)/spikefuse demo --dataset $(DATASET) --out $(OUT)
 
-reproduce-quick: $(BUILT) ## run all of the paper's experiments at smaller sizes; goes on where it was stopped
+reproduce-quick: $(BUILT) ## run the paper's experiments and our own, at smaller sizes; goes on where it was stopped
 	$(BIN)/spikefuse reproduce --quick --out runs/reproduce-quick
 
 test: $(BUILT) ## run the tests and the examples in docstrings

@@ -54,6 +54,12 @@ def test_bars_are_means_with_their_extremes(drawn: Callable[[], Any]) -> None:
     assert axis.get_xlim()[1] > 3.0
 
 
+def test_bars_of_equal_values_whose_mean_is_rounded() -> None:
+    runs = [0.1] * 3
+    assert sum(runs) / 3 > max(runs)
+    assert charts.bars([Bar("a", runs)], x="MSE", heading="h").startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("series", "message"),
     [

@@ -274,3 +274,18 @@ def test_mnist_meets_the_reference_runs(trace: str, rate: float, spike_mse: floa
         results.append(evaluate(model, test.images, settings))
     assert sum(r.spike_mse or 0.0 for r in results) / 3 == pytest.approx(spike_mse, abs=0.03)
     assert sum(r.mse for r in results) / 3 == pytest.approx(mse, abs=0.03)
+
+
+@pytest.mark.slow
+def test_fashion_mnist_is_learned_in_one_epoch() -> None:
+    # `spikefuse train autoencoder --dataset fashion-mnist --hidden 512 --steps 60 --rate 0.5`
+    if not data.available("fashion-mnist"):
+        pytest.skip("Fashion-MNIST is not on this machine")
+    train, test = data.load("fashion-mnist", "train"), data.load("fashion-mnist", "test")
+    chosen = preset("shared", 784)
+    model = SpikingAutoencoder(784, 512, chosen.rule, init_bound=chosen.init_bound, generator=weight_generator(0))
+    settings = TrainSettings(steps=60, max_rate=0.5)
+    Trainer(model, train.images, settings).run()
+    result = evaluate(model, test.images, settings)
+    assert result.spike_mse is not None
+    assert result.spike_mse <= 0.20

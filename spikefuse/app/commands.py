@@ -268,7 +268,8 @@ def reproduce(
         bool, typer.Option("--quick", help="Smaller than the paper: less than 45 minutes on two cores.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="F3, F4, F5, F6, F7, F8-9, F10 or T1. Default: all.")
+        list[str] | None,
+        typer.Option(metavar="ID", help="F3, F4, F5, F6, F7, F8-9, F10, T1; B1, B2, B3. Default: all."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Seeds of each experiment on images.")] = None,
     sound_seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of each on sounds. Default: 1.")] = None,
@@ -277,7 +278,7 @@ def reproduce(
     ] = False,
     threads: Threads = None,
 ) -> None:
-    """Run the paper's experiments, and say of each of its claims whether it holds.
+    """Run the paper's experiments and our own beyond it (B1 to B3), and say of each claim whether it holds.
 
     Writes report.html, results.json and charts/ into the folder. What is done there already is not done again: after
     Ctrl-C, or a machine that went down, the same command goes on and ends with the same numbers.

@@ -91,7 +91,7 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One figure or table of the paper.
+    """One figure or table of the paper, or a question beyond it.
 
     Attributes:
         id: such as "F3".
@@ -99,7 +99,8 @@ class Entry:
         notes: what to know when reading it.
         cases: what is run.
         charts: what is drawn.
-        claims: what the paper says.
+        claims: what the paper says, or what we say where it is beyond the paper.
+        beyond: whether it is ours and not the paper's.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Entry:
     cases: tuple[Case, ...]
     charts: tuple[Chart, ...]
     claims: tuple[Claim, ...]
+    beyond: bool = False
 
 
 class Jobs:
@@ -121,12 +123,19 @@ class Jobs:
         self.sizes = sizes
 
     def mnist(
-        self, reading: str, *, leak: float = 0.1, steps: int = 15, hidden: int = 196, mask: bool = True
+        self,
+        reading: str,
+        *,
+        leak: float = 0.1,
+        steps: int = 15,
+        hidden: int = 196,
+        mask: bool = True,
+        rate: float | None = None,
     ) -> ImageJob:
-        """An autoencoder of MNIST in one of the readings."""
-        rate, decay = (0.3, 0.0) if reading == "shared" else (1.0, 1e-4)
+        """An autoencoder of MNIST in one of the readings; ``rate`` is another than the reading's."""
+        usual, decay = (0.3, 0.0) if reading == "shared" else (1.0, 1e-4)
         return ImageJob(
-            "mnist", reading, hidden, steps, rate, leak, mask,
+            "mnist", reading, hidden, steps, usual if rate is None else rate, leak, mask,
             weight_decay=decay, limit=self.sizes.images, test_limit=self.sizes.test_images,
         )  # fmt: skip
 
@@ -138,25 +147,35 @@ class Jobs:
             weight_decay=decay, limit=self.sizes.fashion_images, test_limit=self.sizes.test_images,
         )  # fmt: skip
 
-    def ann(self, dataset: str, optimizer: str, lr: float, hidden: int = 196) -> ImageJob:
-        """An artificial autoencoder."""
+    def ann(
+        self,
+        dataset: str,
+        optimizer: str,
+        lr: float,
+        hidden: int = 196,
+        *,
+        epochs: int = 1,
+        weight_decay: float = 1e-4,
+    ) -> ImageJob:
+        """An artificial autoencoder, with the weight decay of the text unless another is given."""
         limit = self.sizes.images if dataset == "mnist" else self.sizes.fashion_images
         return ImageJob(
             dataset, "ann", hidden,
-            optimizer=optimizer, lr=lr, weight_decay=1e-4, limit=limit, test_limit=self.sizes.test_images,
+            optimizer=optimizer, lr=lr, weight_decay=weight_decay, epochs=epochs,
+            limit=limit, test_limit=self.sizes.test_images,
         )  # fmt: skip
 
-    def sound(self, reading: str, pairing: str, duration: int, *, rate: float | None = None) -> SoundJob:
+    def sound(
+        self, reading: str, pairing: str, duration: int, *, rate: float | None = None, sound_rate: float = 0.02
+    ) -> SoundJob:
         """A spiking net that makes images of sound; its autoencoder has all images at any size.
 
-        ``rate`` is another spike probability of a white pixel than the reading's.
+        ``rate`` is another spike probability of a white pixel than the reading's, ``sound_rate`` that of loud sound.
         """
         sizes = self.sizes
-        autoencoder = dataclasses.replace(self.mnist(reading), limit=None)
-        if rate is not None:
-            autoencoder = dataclasses.replace(autoencoder, max_rate=rate)
+        autoencoder = dataclasses.replace(self.mnist(reading, rate=rate), limit=None)
         return SoundJob(
-            autoencoder, pairing, duration, sizes.sound_hidden,
+            autoencoder, pairing, duration, sizes.sound_hidden, max_rate=sound_rate,
             lr=sizes.sound_lr, weight_decay=1e-4 if reading == "gated" else 0.0,
             epochs=sizes.sound_epochs, limit=sizes.recordings, corpus=sizes.corpus,
         )  # fmt: skip

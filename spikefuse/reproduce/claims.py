@@ -24,7 +24,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What the paper says.
+    """What the paper says, or what we say beyond it.
 
     Attributes:
         text: in our words.
@@ -63,6 +63,18 @@ def lower(better: str, worse: str, measure: str) -> Comparison:
     )
 
 
+def higher(better: str, worse: str, measure: str) -> Comparison:
+    """A case has the higher measure.
+
+    >>> higher("a", "b", "test.recognised").margins(lambda case, measure: [0.75] if case == "a" else [0.5])
+    [0.25]
+    """
+    return Comparison(
+        f"{measure} of {better} above that of {worse}",
+        lambda of: [a - b for a, b in zip(of(better, measure), of(worse, measure), strict=True)],
+    )
+
+
 def lowest(best: str, others: Sequence[str], measure: str) -> tuple[Comparison, ...]:
     """A case has the lowest measure of all.
 
@@ -82,6 +94,15 @@ def between(value: str, low: float, high: float, measure: str) -> Comparison:
         f"{measure} of {value} from {low:g} to {high:g}",
         lambda of: [min(v - low, high - v) for v in of(value, measure)],
     )
+
+
+def at_least(case: str, least: float, measure: str) -> Comparison:
+    """A measure reaches a value.
+
+    >>> at_least("a", 0.5, "test.recognised").margins(lambda case, measure: [0.75, 0.25])
+    [0.25, -0.25]
+    """
+    return Comparison(f"{measure} of {case} at least {least:g}", lambda of: [v - least for v in of(case, measure)])
 
 
 def near(case: str, other: str, measure: str, share: float) -> Comparison:
@@ -117,7 +138,7 @@ def judge(claim: Claim, of: Lookup) -> Verdict:
     """What results say to a claim.
 
     Args:
-        claim: of the paper.
+        claim: to judge.
         of: the results.
 
     >>> values = {"a": [0.2, 0.3], "b": [0.5, 0.25]}

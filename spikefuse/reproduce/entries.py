@@ -1,12 +1,14 @@
-"""The paper's experiments F3 to F10 and T1 as declarative entries: which jobs, what to draw, what is claimed.
+"""The paper's experiments F3 to F10 and T1, and our own B1 to B3, as declarative entries.
 
-What the text leaves open (initial weights, rates) is read as :func:`spikefuse.models.preset` says.
+An entry says which jobs, what to draw and what is claimed. What the text leaves open (initial weights, rates) is read
+as :func:`spikefuse.models.preset` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spikefuse.reproduce.beyond_entries import b1, b2, b3
 from spikefuse.reproduce.cases import FULL, QUICK, Entry, Jobs, Sizes
 from spikefuse.reproduce.image_entries import f3, f4, f5, f6, f7
 from spikefuse.reproduce.sound_entries import f8, f10, t1
@@ -18,10 +20,11 @@ def entries(sizes: Sizes) -> tuple[Entry, ...]:
     """All entries at given sizes.
 
     >>> [entry.id for entry in entries(QUICK)]
-    ['F3', 'F4', 'F5', 'F6', 'F7', 'F8-9', 'F10', 'T1']
+    ['F3', 'F4', 'F5', 'F6', 'F7', 'F8-9', 'F10', 'T1', 'B1', 'B2', 'B3']
     """
     make = Jobs(sizes)
-    return (f3(make), f4(make), f5(make), f6(make), f7(make), f8(make), f10(make), t1(make))
+    paper = (f3(make), f4(make), f5(make), f6(make), f7(make), f8(make), f10(make), t1(make))
+    return (*paper, b1(make), b2(make), b3(make))
 
 
 def select(all_of_them: Sequence[Entry], only: Sequence[str] | None) -> tuple[Entry, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,6 +17,10 @@ _UNMASKED_COST: Final = 5.0
 _ANN_COST: Final = 8e-11
 _SOUND_COST: Final = 1.2e-11
 """Likewise per synapse, step and recording of an audiocoder, whose first layer is event-driven."""
+
+_PIXELS: Final = {"mnist": 784, "fashion-mnist": 784, "digits": 64}
+_COCHLEAGRAM: Final = 58_500
+"""39 channels x 1,500 frames."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +78,20 @@ class ImageJob:
         return dataclasses.asdict(self)
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """Neurons of its inputs and of each layer.
+
+        >>> ImageJob().layers
+        (784, 196, 784)
+        """
+        pixels = _PIXELS[self.dataset]
+        return pixels, self.hidden, pixels
+
+    @property
     def cost(self) -> float:
         """About how many seconds of one core it takes; only ratios matter."""
         images = (self.limit or 60_000) * self.epochs
-        synapses = 2 * 784 * self.hidden
+        synapses = _synapses(self.layers)
         if self.method == "ann":
             return 1 + images * synapses * _ANN_COST * 3
         factor = (_GATED_COST if self.method == "gated" else 1.0) * (1.0 if self.masked else _UNMASKED_COST)
@@ -142,10 +157,19 @@ class SoundJob:
         return dataclasses.asdict(self)
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """Neurons of its inputs and of each layer, the autoencoder's second one too.
+
+        >>> SoundJob(ImageJob()).layers
+        (58500, 2048, 196, 784)
+        """
+        return _COCHLEAGRAM, self.hidden, *self.autoencoder.layers[1:]
+
+    @property
     def cost(self) -> float:
         """About how many seconds of one core it takes; only ratios matter."""
         sounds = (self.limit or 2_700) * self.epochs
-        synapses = 58_500 * self.hidden
+        synapses = self.layers[0] * self.layers[1]
         if self.method == "ann":
             return 3 + sounds * synapses * _ANN_COST * 3
         factor = _GATED_COST if self.method == "gated" else 1.0
@@ -164,6 +188,10 @@ def with_seed(job: Job, seed: int) -> Job:
     if isinstance(job, SoundJob):
         return dataclasses.replace(job, autoencoder=dataclasses.replace(job.autoencoder, seed=seed), seed=seed)
     return dataclasses.replace(job, seed=seed)
+
+
+def _synapses(layers: tuple[int, ...]) -> int:
+    return sum(a * b for a, b in itertools.pairwise(layers))
 
 
 def _key(kind: str, settings: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from spikefuse import charts
 from spikefuse.extras import require
 from spikefuse.files import write_atomically
-from spikefuse.reproduce import claims, execute
+from spikefuse.reproduce import claims, energy, execute
 from spikefuse.reproduce.cases import Case, Chart, Entry, Sizes
 from spikefuse.reproduce.jobs import with_seed
 from spikefuse.reproduce.runner import JOBS, Results, load_results, seeds_of
@@ -27,9 +27,21 @@ _MEASURES: Final = (
     ("training.error_zeros", "zeros in E"),
     ("test.hidden_rate", "hidden rate"),
     ("test.recognised", "read rightly"),
+    ("test.nearest", "nearest to its own digit"),
 )
+_ENERGY: Final = (
+    ("energy.operations", "synaptic operations or MACs"),
+    ("energy.microjoules", "energy, \N{MICRO SIGN}J"),
+)
+"""Of entries that draw one of them."""
 
-_TEMPLATE: Final = """<!doctype html>
+_TEMPLATE: Final = """{% macro judged(part) %}<p>{{ part.summary }}</p>
+<table><tr><th>entry<th class="text">claim<th>reading<th>verdict<th class="text">by how much</tr>
+{% for row in part.rows %}<tr><td>{{ row.entry }}<td class="text">{{ row.text }}<td>{{ row.reading }}
+<td class="{{ row.style }}">{{ row.outcome }}
+<td class="text">{% for line in row.details %}{{ line }}<br>{% endfor %}</tr>
+{% endfor %}</table>{% endmacro -%}
+<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>spikefuse: the experiments of Roy, Panda &amp; Roy (2019)</title>
 <style>
@@ -46,14 +58,13 @@ img { max-width: 100% } .size { background: #fff3cd; padding: .5rem .8rem }
 mean over its seeds, with the lowest and highest. <em>shared</em> is the reading of the authors' released code,
 <em>gated</em> that of the paper's text. The paper's own values are in no text that was at hand: only what it says in
 words is judged.</p>
-<h2>Claims</h2>
-<p>{{ summary }}</p>
-<table><tr><th>entry<th class="text">claim<th>reading<th>verdict<th class="text">by how much</tr>
-{% for row in claims %}<tr><td>{{ row.entry }}<td class="text">{{ row.text }}<td>{{ row.reading }}
-<td class="{{ row.style }}">{{ row.outcome }}
-<td class="text">{% for line in row.details %}{{ line }}<br>{% endfor %}</tr>
-{% endfor %}</table>
-{% for entry in entries %}<h2>{{ entry.id }}: {{ entry.title }}</h2>
+{% if paper.rows %}<h2>Claims of the paper</h2>
+{{ judged(paper) }}
+{% endif %}{% if beyond.rows %}<h2>Our own claims, beyond the paper</h2>
+<p>Entries whose names begin with B are ours: the paper has nothing of them.</p>
+{{ judged(beyond) }}
+{% endif %}{% for entry in entries %}<h2>{{ entry.id }}: {{ entry.title }}
+{% if entry.beyond %}<small>ours, beyond the paper</small>{% endif %}</h2>
 <p>{{ entry.notes }} <small>{{ sizes.name }}.</small></p>
 {% for picture in entry.pictures %}
 <p>{{ picture.heading }}<br><img alt="{{ picture.alt }}" src="data:image/png;base64,{{ picture.data }}"></p>
@@ -83,7 +94,8 @@ def write(entries: Sequence[Entry], sizes: Sizes, out: Path) -> Path:
         ImportError: matplotlib or jinja2 is not installed.
     """
     results = load_results(entries, sizes, out)
-    sections, rows = [], []
+    sections = []
+    rows: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for entry in entries:
         lookup = _Lookup(entry, sizes, results)
         pictures = []
@@ -99,7 +111,7 @@ def write(entries: Sequence[Entry], sizes: Sizes, out: Path) -> Path:
         for claim in entry.claims:
             verdict = _judged(claim, lookup)
             style = {"confirmed": "confirmed", "not confirmed": "not"}.get(verdict.outcome, "some")
-            rows.append(
+            rows[entry.beyond].append(
                 {
                     "entry": entry.id,
                     "text": claim.text,
@@ -110,18 +122,23 @@ def write(entries: Sequence[Entry], sizes: Sizes, out: Path) -> Path:
                 }
             )
         sections.append({**_table(entry, lookup), "pictures": pictures})
-    counts = collections.Counter(row["outcome"] for row in rows)
     jinja2 = require("jinja2", "jinja2", "the report")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_TEMPLATE)
     page = template.render(
         sizes=sizes,
         counted=_counted(sizes),
-        claims=rows,
-        summary=", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + f", of {len(rows)} claims",
+        paper=_part(rows[False]),
+        beyond=_part(rows[True]),
         entries=sections,
         provenance=sorted({_origin(result) for result in results.values()}),
     )
     return write_atomically(out / FILE, page.encode())
+
+
+def _part(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    counts = collections.Counter(row["outcome"] for row in rows)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    return {"rows": rows, "summary": f"{told}, of {len(rows)} claims"}
 
 
 class _DivergedError(Exception):
@@ -144,13 +161,24 @@ class _Lookup:
         self._results = results
 
     def results(self, case: Case) -> list[dict[str, Any]]:
+        """One for each seed."""
         return [self._results[with_seed(case.job, seed).key] for seed in seeds_of(case.job, self._sizes)]
 
     def find(self, name: str, measure: str) -> list[float] | None:
         """Values, or None where the case has no such measure."""
         part, _, key = measure.partition(".")
-        values = [result["results"].get(part, {}).get(key) for result in self.results(self.cases[name])]
-        return None if None in values else values
+        case = self.cases[name]
+        if self.diverged(name):
+            return None
+        values: list[float] = []
+        for result in self.results(case):
+            measured = result["results"]
+            found = energy.measures(case.job, measured) if part == "energy" else measured.get(part)
+            value = (found or {}).get(key)
+            if value is None:
+                return None
+            values.append(value)
+        return values
 
     def diverged(self, name: str) -> bool:
         """Whether the case diverged in any seed."""
@@ -202,21 +230,33 @@ def _kept_pictures(chart: Chart, lookup: _Lookup, sizes: Sizes, out: Path) -> li
 
 
 def _table(entry: Entry, lookup: _Lookup) -> dict[str, Any]:
-    found = {case.name: [lookup.find(case.name, measure) for measure, _ in _MEASURES] for case in entry.cases}
-    used = [i for i in range(len(_MEASURES)) if any(values[i] is not None for values in found.values())]
+    drawn = {chart.measure for chart in entry.charts}
+    measures = _MEASURES + (_ENERGY if drawn & {name for name, _ in _ENERGY} else ())
+    found = {case.name: [lookup.find(case.name, measure) for measure, _ in measures] for case in entry.cases}
+    used = [i for i in range(len(measures)) if any(values[i] is not None for values in found.values())]
     rows = []
     for name, values in found.items():
         cells = ["diverged" if lookup.diverged(name) else _cell(values[i]) for i in used]
         rows.append([name, *cells, str(len(seeds_of(lookup.cases[name].job, lookup._sizes)))])
-    columns = [_MEASURES[i][1] for i in used]
-    return {"id": entry.id, "title": entry.title, "notes": entry.notes, "columns": columns, "rows": rows}
+    return {
+        "id": entry.id,
+        "title": entry.title,
+        "notes": entry.notes,
+        "beyond": entry.beyond,
+        "columns": [measures[i][1] for i in used],
+        "rows": rows,
+    }
 
 
 def _cell(values: list[float] | None) -> str:
     if values is None:
         return ""
-    mean = f"{sum(values) / len(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
+    mean = _number(sum(values) / len(values))
+    return mean if len(values) == 1 else f"{mean} ({_number(min(values))} to {_number(max(values))})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _counted(sizes: Sizes) -> str:

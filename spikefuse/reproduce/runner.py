@@ -138,15 +138,19 @@ def describe(job: Job) -> str:
     """A few words.
 
     >>> describe(ImageJob(method="gated", seed=2))
-    'mnist gated, 196 hidden, T 15, leak 0.1, seed 2'
+    'mnist gated, 196 hidden, T 15, rate 0.3, leak 0.1, seed 2'
     """
     if isinstance(job, SoundJob):
-        last = f"{job.duration} bits, {job.optimizer}" if job.method == "ann" else f"Th {job.duration}"
+        last = f"{job.duration} bits, {job.optimizer}"
+        if job.method != "ann":
+            last = f"Th {job.duration}, rates {job.autoencoder.max_rate:g} and {job.max_rate:g}"
         return f"sound {job.pairing} {job.method}, {job.hidden} hidden, {last}, seed {job.seed}"
     if job.method == "ann":
-        return f"{job.dataset} ann, {job.hidden} hidden, {job.optimizer}, lr {job.lr:g}, seed {job.seed}"
+        epochs = "" if job.epochs == 1 else f", {job.epochs} epochs"
+        return f"{job.dataset} ann, {job.hidden} hidden, {job.optimizer}, lr {job.lr:g}{epochs}, seed {job.seed}"
     mask = "" if job.masked else ", no mask"
-    return f"{job.dataset} {job.method}, {job.hidden} hidden, T {job.steps}, leak {job.leak:g}{mask}, seed {job.seed}"
+    spikes = f"T {job.steps}, rate {job.max_rate:g}, leak {job.leak:g}{mask}"
+    return f"{job.dataset} {job.method}, {job.hidden} hidden, {spikes}, seed {job.seed}"
 
 
 def _is_done(job: Job, folder: Path) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import html
 import json
 import re
 from pathlib import Path
@@ -59,6 +61,46 @@ def test_settings_are_the_papers() -> None:
     }  # fmt: skip
 
 
+def test_our_own_entries_differ_from_the_recipe_in_what_they_name_alone() -> None:
+    recipe, spiking = jobs("F3")["shared, leak 0.1"], jobs("B1")
+    assert spiking["SNN, rate 0.3 (recipe)"] == recipe
+    assert spiking["SNN, rate 0.7, T 30"] == dataclasses.replace(recipe, max_rate=0.7, steps=30)
+    text = jobs("F5")["ANN, Adam, lr 0.001"]
+    assert spiking["ANN, lr 0.001, wd 0.0001"] == text
+    assert spiking["ANN, lr 0.001, 30 epochs"] == dataclasses.replace(text, weight_decay=0.0, epochs=30)
+    sound, heard = jobs("F8-9"), jobs("B2")
+    assert heard["image rate 0.3, sound rate 0.02"] == sound["shared, data set A"]
+    assert heard["image rate 0.5, sound rate 0.02"] == sound["shared at 0.5, data set A"]
+    assert heard["image rate 0.5, sound rate 0.05"] == dataclasses.replace(
+        sound["shared at 0.5, data set A"], max_rate=0.05
+    )
+    assert [entry.id for entry in entries(FULL) if entry.beyond] == ["B1", "B2", "B3"]
+
+
+@pytest.mark.parametrize("sizes", [QUICK, FULL], ids=["quick", "full"])
+def test_our_own_entries_cost_little_beside_the_papers(sizes: Sizes) -> None:
+    everything = entries(sizes)
+    paper = runner.jobs_of([entry for entry in everything if not entry.beyond], sizes)
+    whole = runner.jobs_of(everything, sizes)
+    assert sum(job.cost for job in whole) < 1.15 * sum(job.cost for job in paper)
+
+
+def test_every_entry_names_its_own_cases() -> None:
+    for entry in entries(QUICK):
+        names = [case.name for case in entry.cases]
+        assert len(names) == len(set(names))
+
+        def of(case: str, measure: str, names: list[str] = names) -> list[float]:
+            assert case in names
+            return [1.0]
+
+        for claim in entry.claims:
+            claims.judge(claim, of)
+        for chart in entry.charts:
+            for name in (*chart.cases, *(name for _, group in chart.groups for name in group)):
+                assert name in names
+
+
 def test_jobs_are_run_once_and_in_an_order_that_works() -> None:
     order = runner.jobs_of(entries(FULL), FULL)
     keys = [job.key for job in order]
@@ -73,15 +115,16 @@ def test_select() -> None:
     everything = entries(QUICK)
     assert select(everything, None) == everything
     assert [entry.id for entry in select(everything, ["t1", "F8"])] == ["F8-9", "T1"]
-    with pytest.raises(ValueError, match=r"--only: expected one of F3, .*, T1, got 'F2'"):
+    with pytest.raises(ValueError, match=r"--only: expected one of F3, .*, T1, B1, B2, B3, got 'F2'"):
         select(everything, ["F2"])
 
 
 def made_up(job: Job) -> dict[str, Any]:
     """A result with a value for every measure, which depends on the job alone."""
     number = int(job.key, 16) / 16**16
-    measures = {"mse": number, "recognised": number, "hidden_rate": number}
-    spiking = {} if job.method == "ann" else {"spike_mse": number, "error_zeros": number}
+    measures = {"mse": number, "recognised": number, "nearest": number}
+    rates = {"input_rate": number, "hidden_rate": number, "output_rate": number}
+    spiking = {} if job.method == "ann" else {"spike_mse": number, "error_zeros": number, **rates}
     results = {"train": measures | spiking, "test": measures | spiking}
     curves: dict[str, list[float]] = {"batch": [1.0, number]}
     if isinstance(job, SoundJob):
@@ -96,6 +139,10 @@ def made_up(job: Job) -> dict[str, Any]:
         "curves": curves,
         "provenance": provenance(),
     }
+
+
+def escaped(text: str) -> str:
+    return html.escape(text).replace("&#x27;", "&#39;")  # as jinja2 writes it
 
 
 @pytest.mark.parametrize("sizes", [QUICK, FULL], ids=["quick", "full"])
@@ -115,8 +162,14 @@ def test_the_report_shows_every_entry_and_claim_and_needs_no_other_file(sizes: S
         assert base64.b64decode(picture.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
     assert "http" not in page
     assert page.count(sizes.name) >= 1 + len(everything), "said with every entry"
+    paper, ours = page.split("<h2>Our own claims, beyond the paper</h2>")
+    assert "<h2>Claims of the paper</h2>" in paper
     for entry in everything:
-        assert f"{entry.id}: " in page
+        heading = f"<h2>{entry.id}: {escaped(entry.title)}"
+        assert page.count(heading) == 1
+        assert ours.split(heading)[1].split("</h2>")[0].endswith("ours, beyond the paper</small>") == entry.beyond
+        for claim in entry.claims:
+            assert escaped(claim.text) in (ours if entry.beyond else paper)
         for case in entry.cases:
             assert case.name in page
 
@@ -130,6 +183,27 @@ def test_a_damaged_result_is_told(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ValueError, match="delete it to run it again"):
             report.write(chosen, QUICK, tmp_path)
+
+
+def test_energy_is_told_where_it_is_asked_for(tmp_path: Path) -> None:
+    chosen = select(entries(QUICK), ["F5", "B3"])
+    for job in runner.jobs_of(chosen, QUICK):
+        write_atomically(execute.result_path(tmp_path / runner.JOBS, job), json.dumps(made_up(job)).encode())
+    page = report.write(chosen, QUICK, tmp_path).read_text()
+    first, second = page.split("<h2>F5")[1].split("<h2>B3")
+    assert "<th>energy" not in first
+    assert "<th>energy, µJ" in second
+    assert "<td>307,328" in second, "MACs of 784-196-784"
+
+
+def test_results_without_firing_rates_have_no_energy(tmp_path: Path) -> None:
+    chosen = select(entries(QUICK), ["B3"])
+    for job in runner.jobs_of(chosen, QUICK):
+        result = made_up(job)
+        result["results"]["test"].pop("input_rate", None)
+        write_atomically(execute.result_path(tmp_path / runner.JOBS, job), json.dumps(result).encode())
+    with pytest.raises(ValueError, match=r"expected a measure of 'MNIST, SNN .*got 'energy.microjoules'"):
+        report.write(chosen, QUICK, tmp_path)
 
 
 VALUES = {"a": [0.2, 0.3], "b": [0.5, 0.25], "c": [0.9, 0.8]}
@@ -156,6 +230,9 @@ class TestClaims:
         assert self.outcome(claims.near("b", "a", "mse", 2.0)) == "confirmed"
         assert self.outcome(claims.near("c", "a", "mse", 0.1)) == "not confirmed"
         assert self.outcome(claims.larger_gain(("c", "b"), ("b", "a"), "mse")) == "confirmed"
+        assert self.outcome(claims.higher("c", "a", "mse")) == "confirmed"
+        assert self.outcome(claims.higher("a", "b", "mse")) == "not confirmed"
+        assert self.outcome(claims.at_least("c", 0.8, "mse")) == "in some seeds"
 
 
 def test_seeds_make_other_jobs_and_nothing_else() -> None:
