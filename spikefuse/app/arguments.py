@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import torch
 import typer
@@ -67,6 +67,17 @@ NETWORK: Final = "Network"
 SPIKES: Final = "Spikes"
 LEARNING: Final = "Learning"
 
+
+def whole(help: str, metavar: str = "N", *, least: int = 1, panel: str | None = None) -> Any:
+    """An option that takes a whole number."""
+    return typer.Option(min=least, metavar=metavar, help=help, rich_help_panel=panel)
+
+
+def real(help: str, *, most: float | None = None, panel: str | None = None) -> Any:
+    """An option that takes a number >= 0."""
+    return typer.Option(min=0, max=most, metavar="X", help=help, rich_help_panel=panel)
+
+
 Dataset = Annotated[
     DatasetName,
     typer.Option(
@@ -74,17 +85,13 @@ Dataset = Annotated[
         metavar="NAME",
     ),
 ]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, metavar="N", help="CPU threads; spiking results are the same."),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", min=0, metavar="N", help="Of weights, order and spikes: one seed, one result. Default: 0."),
-]
-SpikeSeed = Annotated[
-    int | None, typer.Option("--seed", min=0, metavar="N", help="Of the spikes. Default: the training's.")
-]
+Threads = Annotated[int | None, whole("CPU threads; spiking results are the same.")]
+Leak = Annotated[float | None, real("Share of v lost in a step. Default: 0.1.", most=1, panel=NETWORK)]
+WeightDecay = Annotated[float | None, real("Default: gated 1e-4, else 0.", panel=LEARNING)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, bit for bit.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew where the folder has a checkpoint.")]
+Seed = Annotated[int | None, whole("Of weights, order and spikes: one seed, one result. Default: 0.", least=0)]
+SpikeSeed = Annotated[int | None, whole("Of the spikes. Default: the training's.", least=0)]
 CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run.", exists=True)]
 OtherDataset = Annotated[
     DatasetName | None, typer.Option("--dataset", metavar="NAME", help="Default: what the model was trained on.")

@@ -20,15 +20,21 @@ from spikefuse.app.arguments import (
     CheckpointPath,
     Dataset,
     DatasetName,
+    Leak,
     OptimizerName,
     OtherDataset,
+    Overwrite,
+    Resume,
     Seed,
     SpikeSeed,
     SplitName,
     Threads,
     TraceName,
+    WeightDecay,
     examples,
+    real,
     set_threads,
+    whole,
 )
 from spikefuse.app.recipes import Options
 
@@ -71,34 +77,21 @@ def _main(
 )
 def train_autoencoder(
     dataset: Dataset = DatasetName.AUTO,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Train on the first N images only.")] = None,
-    hidden: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Hidden neurons. Default: 196; digits 32.", rich_help_panel=NETWORK),
-    ] = None,
-    leak: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, metavar="X", help="Share of v lost in a step. Default: 0.1.", rich_help_panel=NETWORK
-        ),
-    ] = None,
+    limit: Annotated[int | None, whole("Train on the first N images only.")] = None,
+    hidden: Annotated[int | None, whole("Hidden neurons. Default: 196; digits 32.", panel=NETWORK)] = None,
+    leak: Leak = None,
     ann: Annotated[
         bool,
         typer.Option("--ann", help="Train the artificial network (ReLU) of these sizes.", rich_help_panel=NETWORK),
     ] = False,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="T", help="Time steps per image. Default: 15.", rich_help_panel=SPIKES),
-    ] = None,
+    steps: Annotated[int | None, whole("Time steps per image. Default: 15.", "T", panel=SPIKES)] = None,
     rate: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="X",
-            help="Spike probability per step of a white pixel. Default: shared 0.5 (the authors' code has 0.3, which "
-            "leaves a Spike-MSE of 0.25 on MNIST where 0.5 leaves 0.17), with digits 0.7; gated 1.",
-            rich_help_panel=SPIKES,
+        real(
+            "Spike probability per step of a white pixel. Default: shared 0.5 (the authors' code has 0.3, which leaves "
+            "a Spike-MSE of 0.25 on MNIST where 0.5 leaves 0.17), with digits 0.7; gated 1.",
+            most=1,
+            panel=SPIKES,
         ),
     ] = None,
     trace: Annotated[
@@ -111,17 +104,9 @@ def train_autoencoder(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Passes over the images. Default: 1; digits 4, gated 15, --ann 30.",
-            rich_help_panel=LEARNING,
-        ),
+        whole("Passes over the images. Default: 1; digits 4, gated 15, --ann 30.", least=0, panel=LEARNING),
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Images. Default: 100; digits 10.", rich_help_panel=LEARNING),
-    ] = None,
+    batch_size: Annotated[int | None, whole("Images. Default: 100; digits 10.", panel=LEARNING)] = None,
     optimizer: Annotated[
         OptimizerName | None,
         typer.Option(
@@ -129,32 +114,17 @@ def train_autoencoder(
         ),
     ] = None,
     lr: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="X",
-            help="Learning rate. Default: 5e-4; --ann 1e-3, with sgd 1e-2.",
-            rich_help_panel=LEARNING,
-        ),
+        float | None, real("Learning rate. Default: 5e-4; --ann 1e-3, with sgd 1e-2.", panel=LEARNING)
     ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="X", help="Default: gated 1e-4, else 0.", rich_help_panel=LEARNING),
-    ] = None,
+    weight_decay: WeightDecay = None,
     seed: Seed = None,
     out: Annotated[
         Path | None,
         typer.Option(file_okay=False, metavar="DIR", help="Folder of the run. Default: runs/DATASET-TRACE."),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on from the folder's checkpoint, bit for bit."),
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Begin anew where the folder has a checkpoint."),
-    ] = False,
-    checkpoint_every: Annotated[int, typer.Option(min=1, metavar="N", help="Batches between checkpoints.")] = 100,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    checkpoint_every: Annotated[int, whole("Batches between checkpoints.")] = 100,
     threads: Threads = None,
 ) -> None:
     """Train a spiking autoencoder online: weights change at every time step.
@@ -203,7 +173,7 @@ def demo(
 def evaluate(
     checkpoint: CheckpointPath,
     dataset: OtherDataset = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Measure on the first N images only.")] = None,
+    limit: Annotated[int | None, whole("Measure on the first N images only.")] = None,
     seed: SpikeSeed = None,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Also write the figures to this file.")] = None,
     threads: Threads = None,
@@ -271,8 +241,8 @@ def reproduce(
         list[str] | None,
         typer.Option(metavar="ID", help="F3, F4, F5, F6, F7, F8-9, F10, T1; B1, B2, B3. Default: all."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Seeds of each experiment on images.")] = None,
-    sound_seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of each on sounds. Default: 1.")] = None,
+    seeds: Annotated[int | None, whole("Seeds of each experiment on images.")] = None,
+    sound_seeds: Annotated[int | None, whole("Of each on sounds. Default: 1.")] = None,
     ti46: Annotated[
         bool, typer.Option("--ti46", help="The paper's recordings, from SPIKEFUSE_DATA; else FSDD.")
     ] = False,

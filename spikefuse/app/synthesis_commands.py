@@ -14,13 +14,19 @@ from spikefuse.app.arguments import (
     SIGNAL_EXIT,
     SPIKES,
     CorpusName,
+    Leak,
+    Overwrite,
     PairingName,
+    Resume,
     Seed,
     SpikeSeed,
     Threads,
     TraceName,
+    WeightDecay,
     examples,
+    real,
     set_threads,
+    whole,
 )
 from spikefuse.app.synthesis_runs import COMMAND, FOLDER, SynthesisOptions, synthesize_files, train
 
@@ -46,7 +52,7 @@ def train_audio_to_image(
         PairingName | None,
         typer.Option(help="A (default): one image for each class. B: one for each recording."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Train on the first N recordings only.")] = None,
+    limit: Annotated[int | None, whole("Train on the first N recordings only.")] = None,
     autoencoder: Annotated[
         Path | None,
         typer.Option(
@@ -56,40 +62,17 @@ def train_audio_to_image(
             rich_help_panel=NETWORK,
         ),
     ] = None,
-    hidden: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Hidden neurons of the audiocoder. Default: 2048.", rich_help_panel=NETWORK
-        ),
-    ] = None,
-    leak: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, metavar="X", help="Share of v lost in a step. Default: 0.1.", rich_help_panel=NETWORK
-        ),
-    ] = None,
-    th: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="T", help="Steps of a stored hidden map. Default: 10.", rich_help_panel=SPIKES),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="T", help="Time steps per recording. Default: 60.", rich_help_panel=SPIKES),
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, metavar="X", help="Spike probability of loud sound. Default: 0.02.", rich_help_panel=SPIKES
-        ),
-    ] = None,
+    hidden: Annotated[int | None, whole("Hidden neurons of the audiocoder. Default: 2048.", panel=NETWORK)] = None,
+    leak: Leak = None,
+    th: Annotated[int | None, whole("Steps of a stored hidden map. Default: 10.", "T", panel=SPIKES)] = None,
+    steps: Annotated[int | None, whole("Time steps per recording. Default: 60.", "T", panel=SPIKES)] = None,
+    rate: Annotated[float | None, real("Spike probability of loud sound. Default: 0.02.", most=1, panel=SPIKES)] = None,
     image_rate: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="X",
-            help="Spike probability of a white pixel where hidden maps are made. Default: the autoencoder's own.",
-            rich_help_panel=SPIKES,
+        real(
+            "Spike probability of a white pixel where hidden maps are made. Default: the autoencoder's own.",
+            most=1,
+            panel=SPIKES,
         ),
     ] = None,
     trace: Annotated[
@@ -99,35 +82,17 @@ def train_audio_to_image(
             rich_help_panel=LEARNING,
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Passes over the recordings. Default: 20.", rich_help_panel=LEARNING),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Recordings. Default: 50.", rich_help_panel=LEARNING)
-    ] = None,
+    epochs: Annotated[int | None, whole("Passes over the recordings. Default: 20.", least=0, panel=LEARNING)] = None,
+    batch_size: Annotated[int | None, whole("Recordings. Default: 50.", panel=LEARNING)] = None,
     lr: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="X",
-            help="Learning rate. Default: 5e-5; below 1,024 hidden neurons 5e-4.",
-            rich_help_panel=LEARNING,
-        ),
+        float | None, real("Learning rate. Default: 5e-5; below 1,024 hidden neurons 5e-4.", panel=LEARNING)
     ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="X", help="Default: gated 1e-4, else 0.", rich_help_panel=LEARNING),
-    ] = None,
+    weight_decay: WeightDecay = None,
     seed: Seed = None,
     out: Annotated[Path, typer.Option(file_okay=False, metavar="DIR", help="Folder of the run.")] = FOLDER,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, bit for bit.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew where the folder has a checkpoint.")
-    ] = False,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Batches between checkpoints. Default: an epoch.")
-    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    checkpoint_every: Annotated[int | None, whole("Batches between checkpoints. Default: an epoch.")] = None,
     threads: Threads = None,
 ) -> None:
     """Train a net that makes an image of a spoken digit.

@@ -37,7 +37,36 @@ class SynthesisSpikes:
     """To go on from."""
 
 
-class AudioToImage(nn.Module):
+class _SoundToImage(nn.Module):
+    """An audiocoder and the autoencoder whose hidden layer it stands in for."""
+
+    audiocoder: Audiocoder | ANNAudiocoder
+    autoencoder: SpikingAutoencoder | ANNAutoencoder
+
+    def __init__(
+        self, audiocoder: Audiocoder | ANNAudiocoder, autoencoder: SpikingAutoencoder | ANNAutoencoder
+    ) -> None:
+        super().__init__()
+        if audiocoder.out_features != autoencoder.hidden_features:
+            raise ValueError(
+                f"{type(self).__name__}: expected an audiocoder of {autoencoder.hidden_features} outputs, the "
+                f"autoencoder's hidden, got {audiocoder.out_features}"
+            )
+        self.audiocoder = audiocoder
+        self.autoencoder = autoencoder
+
+    @property
+    def in_features(self) -> int:
+        """Length of a cochleagram."""
+        return self.audiocoder.in_features
+
+    @property
+    def image_features(self) -> int:
+        """Pixels of an image."""
+        return self.autoencoder.in_features
+
+
+class AudioToImage(_SoundToImage):
     """A spiking audiocoder and the decoder of a spiking autoencoder, as one network of three LIF layers.
 
     The audiocoder learns online to emit the hidden spikes that the autoencoder emitted for the image which a sound is
@@ -68,29 +97,19 @@ class AudioToImage(nn.Module):
 
     KIND: Final = "audio-to-image"
 
+    audiocoder: Audiocoder
+    autoencoder: SpikingAutoencoder
+
     def __init__(
         self, audiocoder: Audiocoder, autoencoder: SpikingAutoencoder, *, duration: int = 15, image_rate: float = 0.3
     ) -> None:
-        super().__init__()
-        _check_fit("AudioToImage", audiocoder.out_features, autoencoder.hidden_features)
+        super().__init__(audiocoder, autoencoder)
         if duration < 1:
             raise ValueError(f"AudioToImage: expected duration >= 1, got {duration}")
         if not 0 < image_rate <= 1:
             raise ValueError(f"AudioToImage: expected 0 < image_rate <= 1, got {image_rate}")
-        self.audiocoder = audiocoder
-        self.autoencoder = autoencoder
         self.duration = duration
         self.image_rate = image_rate
-
-    @property
-    def in_features(self) -> int:
-        """Length of a cochleagram."""
-        return self.audiocoder.in_features
-
-    @property
-    def image_features(self) -> int:
-        """Pixels of an image."""
-        return self.autoencoder.in_features
 
     def hidden_maps(self, images: Tensor, seed: int) -> HiddenMaps:
         """The maps that the audiocoder is to emit for images ``[M, image_features]``; see :func:`hidden_maps`."""
@@ -168,7 +187,7 @@ class AudioToImage(nn.Module):
         return f"duration={self.duration}, image_rate={self.image_rate}"
 
 
-class ANNAudioToImage(nn.Module):
+class ANNAudioToImage(_SoundToImage):
     """The artificial audiocoder and the decoder of an artificial autoencoder, which the spiking ones are compared with.
 
     Args:
@@ -192,26 +211,16 @@ class ANNAudioToImage(nn.Module):
 
     KIND: Final = "ann-audio-to-image"
 
+    audiocoder: ANNAudiocoder
+    autoencoder: ANNAutoencoder
+
     def __init__(
         self, audiocoder: ANNAudiocoder, autoencoder: ANNAutoencoder, *, bits: int = HALF_PRECISION_BITS
     ) -> None:
-        super().__init__()
-        _check_fit("ANNAudioToImage", audiocoder.out_features, autoencoder.hidden_features)
+        super().__init__(audiocoder, autoencoder)
         if not 1 <= bits <= HALF_PRECISION_BITS:
             raise ValueError(f"ANNAudioToImage: expected bits of 1 to {HALF_PRECISION_BITS}, got {bits}")
-        self.audiocoder = audiocoder
-        self.autoencoder = autoencoder
         self.bits = bits
-
-    @property
-    def in_features(self) -> int:
-        """Length of a cochleagram."""
-        return self.audiocoder.in_features
-
-    @property
-    def image_features(self) -> int:
-        """Pixels of an image."""
-        return self.autoencoder.in_features
 
     def hidden_vectors(self, images: Tensor) -> Tensor:
         """The vectors that the audiocoder is to put out for images ``[M, image_features]``: ``[M, hidden]``."""
@@ -255,13 +264,6 @@ class ANNAudioToImage(nn.Module):
             ANNAudiocoder.from_config(config["audiocoder"]),
             ANNAutoencoder.from_config(config["autoencoder"]),
             bits=config["bits"],
-        )
-
-
-def _check_fit(caller: str, outputs: int, hidden: int) -> None:
-    if outputs != hidden:
-        raise ValueError(
-            f"{caller}: expected an audiocoder of {hidden} outputs, the autoencoder's hidden, got {outputs}"
         )
 
 
