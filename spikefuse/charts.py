@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from spikefuse.extras import require
 
@@ -91,8 +92,7 @@ def lines(series: Sequence[Line], *, x: str, y: str, heading: str) -> bytes:
     axis.grid(color="0.92")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
-    axis.set_title(heading, fontsize=10)
-    return _png(figure)
+    return _png(figure, heading)
 
 
 def bars(entries: Sequence[Bar], *, x: str, heading: str, references: Sequence[tuple[str, float]] = ()) -> bytes:
@@ -144,11 +144,12 @@ def bars(entries: Sequence[Bar], *, x: str, heading: str, references: Sequence[t
     axis.spines[["top", "right"]].set_visible(False)
     if references:
         axis.legend(frameon=False, fontsize=8)
-    axis.set_title(heading, fontsize=10)
-    return _png(figure)
+    return _png(figure, heading)
 
 
-def _png(figure: object) -> bytes:
+def _png(figure: Any, heading: str) -> bytes:
+    # Of the figure, not of the axes, which long labels of bars leave too narrow for it.
+    figure.suptitle(heading, fontsize=10)
     buffer = io.BytesIO()
     canvas = require("matplotlib.backends.backend_agg", "matplotlib", "a chart").FigureCanvasAgg(figure)
     canvas.print_png(buffer)

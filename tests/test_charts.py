@@ -39,7 +39,7 @@ def test_lines_are_means_and_bands_are_extremes(drawn: Callable[[], Any]) -> Non
     (band,) = axis.collections
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (0.25, 2.0)
-    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_title()) == ("epoch", "MSE", "h")
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.figure.get_suptitle()) == ("epoch", "MSE", "h")
     assert all(tick == int(tick) for tick in axis.get_xticks())
 
 
@@ -52,6 +52,17 @@ def test_bars_are_means_with_their_extremes(drawn: Callable[[], Any]) -> None:
     assert [list(segment[:, 0]) for segment in ends] == [[1.0, 3.0], [0.5, 0.5]]
     assert axis.get_ylim()[0] > axis.get_ylim()[1], "the first on top"
     assert axis.get_xlim()[1] > 3.0
+
+
+@pytest.mark.parametrize("label", ["a", "a case of a name as long as cases of experiments have"])
+def test_a_heading_fits_beside_labels_of_any_length(label: str, drawn: Callable[[], Any]) -> None:
+    charts.bars([Bar(label, [1.0])], x="MSE", heading="Images read as the digit that was said (quick: smaller than it)")
+    figure = drawn().figure
+    (heading,) = [text for text in figure.texts if text.get_text().startswith("Images")]
+    place = heading.get_window_extent()
+    assert place.x0 >= 0
+    assert place.x1 <= figure.bbox.width
+    assert place.y1 <= figure.bbox.height
 
 
 def test_bars_of_equal_values_whose_mean_is_rounded() -> None:
