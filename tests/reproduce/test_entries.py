@@ -68,6 +68,7 @@ def test_our_own_entries_differ_from_the_recipe_in_what_they_name_alone() -> Non
     text = jobs("F5")["ANN, Adam, lr 0.001"]
     assert spiking["ANN, lr 0.001, wd 0.0001"] == text
     assert spiking["ANN, lr 0.001, 30 epochs"] == dataclasses.replace(text, weight_decay=0.0, epochs=30)
+    assert spiking["ANN, SGD, lr 0.01, wd 0.0001"] == jobs("T1")["AE MNIST, ANN SGD"]
     sound, heard = jobs("F8-9"), jobs("B2")
     assert heard["image rate 0.3, sound rate 0.02"] == sound["shared, data set A"]
     assert heard["image rate 0.5, sound rate 0.02"] == sound["shared at 0.5, data set A"]
