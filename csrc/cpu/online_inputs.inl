@@ -102,6 +102,47 @@ SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float
 }
 #endif
 
+// Window sums change only at the ages of spikes, and inputs of a large first layer spike seldom.
+constexpr int kMostChanges = 4;
+
+template <class acc_t>
+struct WindowChanges {
+  int32_t age[kMostChanges];
+  acc_t sum[kMostChanges];  // from that age on: the same as make_window's
+
+  // Those of ages 0 ... t; returns how many, or -1 where they are more than kMostChanges.
+  SF_HD int list(const acc_t* table, acc_t decay8, const uint64_t* history, int64_t shift, int64_t t) {
+    acc_t carried = 0, power = 1;
+    int count = 0;
+    for (int64_t i = 0; 8 * i <= t; ++i, power *= decay8) {
+      const uint32_t inside = t - 8 * i >= 7 ? 255u : (2u << (t - 8 * i)) - 1u;
+      const uint32_t spikes = uint32_t(recent_history(history, shift + 8 * i)) & inside;
+      if (spikes == 0) continue;
+      const acc_t* sums = table + spikes * 8;
+      for (uint32_t rest = spikes; rest; rest &= rest - 1, ++count) {
+        if (count == kMostChanges) return -1;
+        const int a = __builtin_ctz(rest);
+        age[count] = int32_t(8 * i + a);
+        sum[count] = fused_multiply_add(power, sums[a], carried);
+      }
+      carried = fused_multiply_add(power, sums[7], carried);
+    }
+    return count;
+  }
+
+  // gradient[m] += delta[m] * the window sum of neuron m's age.
+  template <int count>
+  SF_HD void add(const acc_t* delta, const uint16_t* ages, int64_t neurons, acc_t* gradient) const {
+    for (int64_t m = 0; m < neurons; ++m) {
+      const int32_t own = ages[m];
+      acc_t window = 0;
+      SF_UNROLL
+      for (int j = 0; j < count; ++j) window = own >= age[j] ? sum[j] : window;
+      gradient[m] = fused_multiply_add(delta[m], window, gradient[m]);
+    }
+  }
+};
+
 template <class acc_t>
 void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t n, int64_t begin,
                       int64_t end, bool first_update, const OnlineScratch<acc_t>& own) {
@@ -116,17 +157,35 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
   }
 #endif
   acc_t* gradient = own.row;
+  const int64_t neurons = layer.out_stride;
   for (int64_t t = begin; t < end; ++t) {
-    for (int64_t m = 0; m < layer.out_stride; ++m) gradient[m] = acc_t(0);
+    for (int64_t m = 0; m < neurons; ++m) gradient[m] = acc_t(0);
     for (int64_t k = 0; k < layer.active_count[n]; ++k) {
-      const int64_t b = layer.active_sample[n * p.list_stride(p.B) + k];
-      make_window(p.window_table, decay8, layer.history + (n * p.B + b) * p.history_words, p.T - 1 - t, t / 8 + 1,
-                  own.window);
-      const int64_t row = (t % p.depth * p.B + b) * layer.out_width;
-      for (int64_t m = 0; m < layer.out_stride; ++m)
-        gradient[m] = fused_multiply_add(layer.delta[row + m], own.window[layer.age[row + m]], gradient[m]);
+      const int64_t b = layer.active_sample[n * p.list_stride(p.B) + k], shift = p.T - 1 - t;
+      const uint64_t* history = layer.history + (n * p.B + b) * p.history_words;
+      const acc_t* delta = layer.delta + (t % p.depth * p.B + b) * layer.out_width;
+      const uint16_t* ages = layer.age + (t % p.depth * p.B + b) * layer.out_width;
+      WindowChanges<acc_t> changes;
+      switch (changes.list(p.window_table, decay8, history, shift, t)) {
+        case 1:
+          changes.template add<1>(delta, ages, neurons, gradient);
+          break;
+        case 2:
+          changes.template add<2>(delta, ages, neurons, gradient);
+          break;
+        case 3:
+          changes.template add<3>(delta, ages, neurons, gradient);
+          break;
+        case 4:
+          changes.template add<4>(delta, ages, neurons, gradient);
+          break;
+        default:
+          make_window(p.window_table, decay8, history, shift, t / 8 + 1, own.window);
+          for (int64_t m = 0; m < neurons; ++m)
+            gradient[m] = fused_multiply_add(delta[m], own.window[ages[m]], gradient[m]);
+      }
     }
-    update_weights(p, layer, p.step[t], first_update && t == begin, gradient, layer.out_stride, n * layer.out_stride);
+    update_weights(p, layer, p.step[t], first_update && t == begin, gradient, neurons, n * layer.out_stride);
   }
 }
 
