@@ -130,7 +130,9 @@ def bars(entries: Sequence[Bar], *, x: str, heading: str, references: Sequence[t
     # The rounded mean of equal values may lie beside them, and matplotlib refuses an error below 0.
     below = [max(mean - min(entry.runs), 0.0) for mean, entry in zip(means, entries, strict=True)]
     above = [max(max(entry.runs) - mean, 0.0) for mean, entry in zip(means, entries, strict=True)]
-    axis.barh(places, means, xerr=[below, above], height=0.7, color="#5b9bd5", ecolor="0.25", capsize=2)
+    several = any(len(entry.runs) > 1 for entry in entries)
+    spread = [below, above] if several else None
+    axis.barh(places, means, xerr=spread, height=0.7, color="#5b9bd5", ecolor="0.25", capsize=2)
     for place, mean, up in zip(places, means, above, strict=True):
         axis.text(mean + up, place, f" {mean:.3f}", va="center", fontsize=8)
     for (label, value), dash in zip(references, itertools.cycle(("--", ":", "-.")), strict=False):

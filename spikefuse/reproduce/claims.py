@@ -16,10 +16,16 @@ class Comparison:
     Attributes:
         says: the relation in words.
         margins: by how much it holds in each seed, > 0 where it does.
+        inclusive: whether it also holds where the margin is 0.
     """
 
     says: str
     margins: Callable[[Lookup], list[float]]
+    inclusive: bool = False
+
+    def holds(self, margin: float) -> bool:
+        """Whether it does by this margin."""
+        return margin > 0 or (self.inclusive and margin == 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +91,7 @@ def lowest(best: str, others: Sequence[str], measure: str) -> tuple[Comparison, 
 
 
 def between(value: str, low: float, high: float, measure: str) -> Comparison:
-    """A measure lies in a range; the margin is the distance to its nearer end.
+    """A measure lies in a range, ends included; the margin is the distance to its nearer end.
 
     >>> between("a", 0.0, 1.0, "x").margins(lambda case, measure: [0.25, 2.0])
     [0.25, -1.0]
@@ -93,16 +99,24 @@ def between(value: str, low: float, high: float, measure: str) -> Comparison:
     return Comparison(
         f"{measure} of {value} from {low:g} to {high:g}",
         lambda of: [min(v - low, high - v) for v in of(value, measure)],
+        inclusive=True,
     )
 
 
 def at_least(case: str, least: float, measure: str) -> Comparison:
     """A measure reaches a value.
 
-    >>> at_least("a", 0.5, "test.recognised").margins(lambda case, measure: [0.75, 0.25])
+    >>> half = at_least("a", 0.5, "test.recognised")
+    >>> half.margins(lambda case, measure: [0.75, 0.25])
     [0.25, -0.25]
+    >>> half.holds(0.0), lower("a", "b", "test.mse").holds(0.0)
+    (True, False)
     """
-    return Comparison(f"{measure} of {case} at least {least:g}", lambda of: [v - least for v in of(case, measure)])
+    return Comparison(
+        f"{measure} of {case} at least {least:g}",
+        lambda of: [v - least for v in of(case, measure)],
+        inclusive=True,
+    )
 
 
 def near(case: str, other: str, measure: str, share: float) -> Comparison:
@@ -114,6 +128,7 @@ def near(case: str, other: str, measure: str, share: float) -> Comparison:
     return Comparison(
         f"{measure} of {case} at most {share:.0%} above that of {other}",
         lambda of: [(1 + share) * b - a for a, b in zip(of(case, measure), of(other, measure), strict=True)],
+        inclusive=True,
     )
 
 
@@ -148,9 +163,9 @@ def judge(claim: Claim, of: Lookup) -> Verdict:
     details, outcomes = [], []
     for comparison in claim.comparisons:
         margins = comparison.margins(of)
-        held = sum(margin > 0 for margin in margins)
+        held = sum(comparison.holds(margin) for margin in margins)
         mean = sum(margins) / len(margins)
-        outcomes.append((mean > 0) + (held == len(margins)))
+        outcomes.append(comparison.holds(mean) + (held == len(margins)))
         details.append(f"{comparison.says}: margin {mean:+.3f}, in {held} of {len(margins)} seeds")
     names = ("not confirmed", "in some seeds", "confirmed")
     return Verdict(names[min(outcomes)], tuple(details))

@@ -77,7 +77,7 @@ def f4(make: Jobs) -> Entry:
                 r,
                 (
                     claims.between(pair[0], 0.80, 0.90, "training.error_zeros"),
-                    claims.between(pair[1], -0.001, 0.05, "training.error_zeros"),
+                    claims.between(pair[1], 0.0, 0.05, "training.error_zeros"),
                 ),
             ),
             Claim(

@@ -233,7 +233,11 @@ class TestClaims:
         assert self.outcome(claims.larger_gain(("c", "b"), ("b", "a"), "mse")) == "confirmed"
         assert self.outcome(claims.higher("c", "a", "mse")) == "confirmed"
         assert self.outcome(claims.higher("a", "b", "mse")) == "not confirmed"
-        assert self.outcome(claims.at_least("c", 0.8, "mse")) == "in some seeds"
+        assert self.outcome(claims.at_least("c", 0.84, "mse")) == "in some seeds"
+
+    def test_a_bound_that_is_reached_holds(self) -> None:
+        assert self.outcome(claims.at_least("c", 0.8, "mse")) == "confirmed"
+        assert self.outcome(claims.between("c", 0.8, 0.9, "mse")) == "confirmed"
 
 
 def test_seeds_make_other_jobs_and_nothing_else() -> None:
