@@ -163,8 +163,9 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
     for (int64_t k = 0; k < layer.active_count[n]; ++k) {
       const int64_t b = layer.active_sample[n * p.list_stride(p.B) + k], shift = p.T - 1 - t;
       const uint64_t* history = layer.history + (n * p.B + b) * p.history_words;
-      const acc_t* delta = layer.delta + (t % p.depth * p.B + b) * layer.out_width;
-      const uint16_t* ages = layer.age + (t % p.depth * p.B + b) * layer.out_width;
+      const int64_t row = (t % p.depth * p.B + b) * layer.out_width;
+      const acc_t* delta = layer.delta + row;
+      const uint16_t* ages = layer.age + row;
       WindowChanges<acc_t> changes;
       switch (changes.list(p.window_table, decay8, history, shift, t)) {
         case 1:
