@@ -22,7 +22,7 @@ BUILT := spikefuse/_build_info.json
 SANITIZED := build/sanitize
 # Without the tests that measure memory, or start processes with another environment; on the emulator the largest
 # products and the longest batches (of 130 steps and more) would take minutes.
-SANITIZE_ARGS ?= -k "not instruction_set and not allocated and not (emulated and (column_tile or 130 or 140))"
+SANITIZE_ARGS ?= -k "not instruction_set and not allocated and not (emulated and (column_tile or (sizes and 130) or 140))"
 # Installed with --no-deps, because theirs would replace torch.
 TESTED_PEERS := snntorch==1.0.0 spikingjelly==2.0.0 loguru lyon==1.0.0
 OTHER_PEERS := norse==1.1.0 sinabs==3.1.3 nir==1.0.8 nirtorch==2.6 h5py==3.16.0 pbr==7.1.3

@@ -11,10 +11,11 @@ for argument in "${@:3}"; do
         *) options+=("$argument") ;;
     esac
 done
+sanitizers=address,undefined
 mkdir -p "$folder"
-SPIKEFUSE_SANITIZE=address,undefined "$python" setup.py build --build-lib "$folder/lib" --build-temp "$folder/obj" \
+SPIKEFUSE_SANITIZE=$sanitizers "$python" setup.py build --build-lib "$folder/lib" --build-temp "$folder/obj" \
     > "$folder/build.log" 2>&1 || { cat "$folder/build.log" && exit 1; }
-"$python" tests/emulator/build.py address,undefined
+"$python" tests/emulator/build.py "$sanitizers" # once, before the two runs that load it
 
 # Python is not instrumented, so the runtime comes first, and with it libstdc++, whose throw it replaces. What Python
 # and torch do not free at exit is not ours to report.
