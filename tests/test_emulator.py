@@ -251,6 +251,52 @@ def test_infinite_and_tiny_weights_on_tensor_cores() -> None:
     assert infinite[0, 0] == float("inf")
 
 
+def launched() -> list[str]:
+    """Kernels launched since the last call, without their parameters: ``lif_forward_kernel<float, float, 4>``."""
+    return [name.removeprefix("void spikefuse::cuda::").split("(")[0] for name in EMULATED.take_launches()]
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "neurons"),
+    [
+        ((6, 4, 64), "contiguous", 4),
+        ((6, 4, 33), "contiguous", 4),  # rows of an odd width that lie behind each other are one row of 132
+        ((6, 3, 33), "contiguous", 1),  # 99 is no multiple of 4
+        ((6, 1, 64), "contiguous", 4),
+        ((6, 64, 1), "contiguous", 4),
+        ((6, 4, 33), "batch_first", 1),
+        ((6, 4, 64), "batch_first", 4),
+        ((6, 4, 64), "every_second_neuron", 1),
+        ((6, 4, 64), "offset", 1),
+    ],
+    ids=str,
+)
+def test_neurons_a_thread_reads_at_once(shape: tuple[int, int, int], layout: str, neurons: int) -> None:
+    z = lay_out(uniform(*shape, high=1.3, dtype=torch.float32), layout)
+    grad = lay_out(uniform(*shape, low=-1, dtype=torch.float32, seed=1), layout)
+    one = torch.ones(1)
+    constants = (0.9 * one, one)
+    launched()
+    spikes, v, state, *_ = EMULATED.lif_forward(z, None, *constants, None, 0)
+    assert launched() == [f"lif_forward_kernel<float, float, {neurons}>"]
+    back = EMULATED.lif_backward(
+        grad, grad, state, None, v, None, *constants, None, torch.float32, 0, True, 0, 1.0, True
+    )
+    assert launched() == [f"lif_backward_kernel<float, float, {neurons}>"]
+    cpu = torch.ops.spikefuse
+    expected = cpu.lif_forward(z, None, *constants, None, 0)
+    grads = cpu.lif_backward(grad, grad, state, None, v, None, *constants, None, torch.float32, 0, True, 0, 1.0, True)
+    assert all(torch.equal(a, b) for a, b in zip((spikes, v, state, *back), (*expected[:3], *grads), strict=True))
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_constants_of_their_own_keep_rows_apart(per_neuron: bool) -> None:
+    z = uniform(6, 4, 33, high=1.3, dtype=torch.float32)
+    launched()
+    EMULATED.lif_forward(z, None, torch.full((33 if per_neuron else 1,), 0.9), torch.ones(1), None, 0)
+    assert launched() == [f"lif_forward_kernel<float, float, {1 if per_neuron else 4}>"]
+
+
 @pytest.mark.parametrize("layout", ["batch_first", "every_second_neuron", "stride_0", "offset"])
 def test_strided_currents_are_read_where_they_lie(layout: str) -> None:
     # No copy: what the launcher allocates are outputs only, so a layout cannot be told from the results.

@@ -32,7 +32,8 @@ class OnDevice {
 template <class... Params>
 void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t,
             typename Given<Params>::type... arguments) {
-  emulator::launch({blocks, threads, shared_bytes}, [&] { kernel(arguments...); });
+  emulator::launch({reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes},
+                   [&] { kernel(arguments...); });
 }
 
 template <class... Params>
@@ -43,7 +44,8 @@ unsigned blocks_together(void (*)(Params...), unsigned, size_t) {
 template <class... Params>
 void launch_together(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t,
                      typename Given<Params>::type... arguments) {
-  emulator::launch({blocks, threads, shared_bytes, true}, [&] { kernel(arguments...); });
+  emulator::launch({reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes, true},
+                   [&] { kernel(arguments...); });
 }
 
 #else

@@ -18,23 +18,24 @@ static bool reads_packed(const T* x) {
   return reinterpret_cast<uintptr_t>(x) % 16 == 0;
 }
 
-// Where samples and neurons lie behind each other, and all neurons share their constants, they are one long row: rows
-// of an odd number of neurons can then be read 16 bytes at a time as well.
+// Samples and neurons that lie behind each other and share their constants are one long row, which can be read 16 bytes
+// at a time whatever its number of neurons a sample.
 template <class T>
 static bool is_one_row(const Strided<T>& x, int64_t B, int64_t N) {
   return !x.data || ((x.n == 1 || N == 1) && (x.b == N || B == 1));
 }
-template <class P>
-static void make_one_row(P& p) {
+template <class P, class... T>
+static void make_one_row(P& p, Strided<T>&... read) {
   p.N *= p.B;
   p.B = 1;
+  // The only row starts at 0: what the stride to the next one was must not decide how it is read.
+  ((read.b = 0, read.n = 1), ...);
 }
 
 template <class acc_t, class io_t>
 static void run_forward(LifForward<acc_t, io_t> p, const Tensor& z) {
   if (p.decay_stride == 0 && p.threshold_stride == 0 && !p.target && is_one_row(p.z, p.B, p.N)) {
-    make_one_row(p);
-    p.z.n = 1;
+    make_one_row(p, p.z);
   }
   const OnDevice device(z);
   constexpr int count = kNeurons<acc_t>;
@@ -59,8 +60,7 @@ static void run_backward(LifBackward<acc_t, io_t> p, const Tensor& v) {
   if (p.B * p.N == 0) return;
   if (p.decay_stride == 0 && p.threshold_stride == 0 && !p.target && is_one_row(p.grad_spikes, p.B, p.N) &&
       is_one_row(p.grad_v, p.B, p.N)) {
-    make_one_row(p);
-    p.grad_spikes.n = p.grad_v.n = 1;
+    make_one_row(p, p.grad_spikes, p.grad_v);
   }
   const OnDevice device(v);
   constexpr int count = kNeurons<acc_t>;

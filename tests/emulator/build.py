@@ -44,8 +44,8 @@ def build(sanitize: str = "") -> Path:
 
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     flags = [*native.cxx_flags(torch_folder(), sanitize), f"-I{HERE / 'include'}", "-DSPIKEFUSE_EMULATED"]
-    # an #include of torch's headers by name, and pragmas of nvcc
-    flags += ["-Wno-unknown-pragmas"]
+    # Pragmas of nvcc are unknown; a kernel's name is found only where it is exported.
+    flags += ["-Wno-unknown-pragmas", "-fvisibility=default"]
 
     def compile_one(source: Path) -> Path:
         target = folder / (source.stem + ".o")

@@ -130,6 +130,7 @@ STABLE_TORCH_LIBRARY(spikefuse_emulated, m) {
   m.def("meet_in_grid(Tensor like, int blocks, int mistake) -> Tensor");
   m.def("tensor_core_product(Tensor words, Tensor weight, bool large) -> Tensor");
   m.def("set_seed(int seed) -> ()");
+  m.def("take_launches() -> str[]");
   m.def("grid(str name, int a, int b) -> int");
 }
 
@@ -142,5 +143,6 @@ STABLE_TORCH_LIBRARY_IMPL(spikefuse_emulated, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(spikefuse_emulated, CompositeExplicitAutograd, m) {
   m.impl("set_seed", TORCH_BOX(&spikefuse::cuda::set_seed));
+  m.impl("take_launches", TORCH_BOX(&emulator::take_launches));
   m.impl("grid", TORCH_BOX(&spikefuse::cuda::grid));
 }

@@ -1,9 +1,12 @@
 #include "emulator.h"
 
+#include <cxxabi.h>
+#include <dlfcn.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <deque>
 #include <exception>
 #include <mutex>
 #include <numeric>
@@ -127,6 +130,7 @@ Context scheduler;
 Block* running = nullptr;
 Fibre* starting = nullptr;
 std::mutex one_launch;
+std::deque<const void*> launched;  // the kernels of the last launches
 
 uint64_t initial_seed() {
   const char* text = std::getenv("SPIKEFUSE_EMULATOR_SEED");
@@ -338,6 +342,23 @@ static void run_together(const Launch& launch, const std::function<void()>& body
   }
 }
 
+static std::string name_of(const void* function) {
+  Dl_info info;
+  if (dladdr(function, &info) == 0 || info.dli_sname == nullptr) return "unknown";
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status),
+                                                    std::free);
+  return status == 0 ? name.get() : info.dli_sname;
+}
+
+std::vector<std::string> take_launches() {
+  const std::lock_guard<std::mutex> lock(one_launch);
+  std::vector<std::string> names;
+  for (const void* kernel : launched) names.push_back(name_of(kernel));
+  launched.clear();
+  return names;
+}
+
 void launch(const Launch& launch, const std::function<void()>& body) {
   if (launch.blocks == 0 || launch.blocks > 0x7fffffffu || launch.threads == 0 || launch.threads > 1024)
     throw std::invalid_argument("an invalid grid: " + std::to_string(launch.blocks) + " blocks of " +
@@ -346,6 +367,9 @@ void launch(const Launch& launch, const std::function<void()>& body) {
     throw std::invalid_argument(std::to_string(launch.shared_bytes) +
                                 " bytes of shared memory: not every GPU has them");
   const std::lock_guard<std::mutex> lock(one_launch);
+  constexpr size_t kKept = 256;
+  if (launched.size() == kKept) launched.pop_front();
+  launched.push_back(launch.kernel);
   gridDim = {launch.blocks, 1, 1};
   blockDim = {launch.threads, 1, 1};
   (launch.together ? run_together : run_one_by_one)(launch, body, next_random(seed));

@@ -24,6 +24,7 @@ struct Index {
 };
 
 struct Launch {
+  const void* kernel = nullptr;
   unsigned blocks = 1, threads = 1;
   size_t shared_bytes = 0;
   bool together = false;  // all blocks are there at once and may meet at grid_barrier
@@ -104,6 +105,9 @@ Given<T> exchange(unsigned mask, const char* what, T value) {
 
 // The order in which fibres run, from the next launch on; the start value is the environment's SPIKEFUSE_EMULATOR_SEED.
 void set_seed(uint64_t seed);
+
+// Names of the kernels launched since the last call, oldest first, the last 256 of them; as c++filt prints them.
+std::vector<std::string> take_launches();
 
 // Runs all blocks one after the other, in an order drawn from the seed, or all of them together, a fibre of one and
 // then of another.
