@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from spikefuse import ops
+from spikefuse.differentiation import first_derivative_only
 from spikefuse.packed import PackedSpikes, pack_counting
 from spikefuse.surrogate import surrogate_id
 
@@ -418,7 +418,7 @@ class _LIF(torch.autograd.Function):
         return spikes, v, new_state, loss, open_errors
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(
         ctx: Any,
         grad_spikes: Tensor | None,
@@ -479,7 +479,7 @@ class _SpikeLinear(torch.autograd.Function):
         return z.reshape(*words.shape[:-1], weight.shape[0])
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         words, weight = ctx.saved_tensors
         grad_dense = grad_weight = None
@@ -518,7 +518,7 @@ class _LIFLinear(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(
         ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None, grad_state: Tensor | None
     ) -> tuple[Tensor | None, ...]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from conftest import BACKENDS
 from spikefuse import LIFLinear, OnlineRule, distributed, online, ops
 from spikefuse.distributed import checkpoint
+from spikefuse.distributed import ranks as ranks_module
 from spikefuse.packed import words_for
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="no gloo")
@@ -167,6 +168,23 @@ class TestExchange:
 
 
 class TestLayers:
+    def test_a_gradient_penalty_is_refused(self) -> None:
+        # 43: on one rank too, whose exchanges do nothing
+        layer = distributed.NeuronParallelLIFLinear(8, 5, leak=0.1)
+        x = torch.rand(6, 3, 8, requires_grad=True)
+        exchanges = {
+            "layer": lambda: layer(x)[0],
+            "loss": lambda: layer.masked_loss(x, torch.ones(6, 3, 5)).loss,
+            "copies": lambda: ranks_module.replicated(x, None),
+            "sums": lambda: ranks_module.sum_over_ranks(x, None),
+            "spikes": lambda: ranks_module.gather_spikes_dense((x > 0.5).float() + 0 * x, 8, None),
+        }
+        for name, exchange in exchanges.items():
+            (grad,) = torch.autograd.grad(exchange().sum(), x, create_graph=True)
+            assert grad.requires_grad, name
+            with pytest.raises(RuntimeError, match="expected first derivatives only"):
+                grad.square().sum().backward()
+
     @pytest.mark.parametrize("ranks", [2, 3])
     def test_train_as_on_one_rank(self, ranks: int, tmp_path: Path) -> None:
         """Forward bit for bit; gradients are sums over neurons in another order, rounded at most once more a rank."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,13 +19,14 @@ from comparison import (
     gradient_bounds,
     lay_out,
     roundoff,
+    spike_train,
     uniform,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spikefuse import functional, ops, reference
+from spikefuse import LIFLinear, PackedSpikes, functional, ops, reference
 
 SIZES = [  # T, B, N: around a word, around a kernel tile of 256 neurons, and every kind of nothing
     (5, 3, 1),
@@ -324,11 +326,54 @@ def test_gradients_strided_by_cat_and_slices(device: str) -> None:
     assert_within(actual, z.grad, 1e-13, "grad z")
 
 
-def test_a_second_derivative_is_refused(device: str) -> None:
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda out: out.v.square().sum(),
+        lambda out: out.spikes.sum(),  # 43: its gradient requires no gradient
+        lambda out: out.state.sum(),
+    ],
+    ids=["v squared", "spikes", "state"],
+)
+def test_a_second_derivative_is_refused(device: str, loss: Callable[[functional.LIFOutput], Tensor]) -> None:
     z = torch.rand(2, 1, 1, device=device, requires_grad=True)
-    (grad,) = torch.autograd.grad(functional.lif(z, leak=0.1).v.square().sum(), z, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    (grad,) = torch.autograd.grad(loss(functional.lif(z, leak=0.1)), z, create_graph=True)
+    with pytest.raises(RuntimeError, match="expected first derivatives only, got a second one"):
         grad.sum().backward()
+
+
+def test_a_gradient_penalty_is_refused_by_every_layer(device: str) -> None:
+    # 43: the penalty would be left out of the weights' gradients, without an error
+    layer = LIFLinear(40, 5, leak=0.1, learn_beta=True, device=device)
+    dense, spikes = uniform(6, 3, 40, dtype=torch.float32).to(device), spike_train(6, 3, 40).to(device)
+    packed, target = PackedSpikes.pack(spikes), spike_train(6, 3, 5).to(device)
+    calls: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
+        "dense": lambda: (layer(dense.requires_grad_())[0].sum(), dense),
+        "packed": lambda: (layer(packed)[0].sum(), layer.weight),
+        "learned decay": lambda: (layer(packed)[0].sum(), layer.lif.beta),
+        "loss": lambda: (layer.masked_loss(packed, target).loss, layer.weight),
+        "product": lambda: (functional.spike_linear(packed, layer.weight).sum(), layer.weight),
+        "product of dense spikes": lambda: (
+            functional.spike_linear(spikes.requires_grad_(), layer.weight).sum(),
+            spikes,
+        ),
+        "one op": lambda: (functional.lif_linear(packed, layer.weight, leak=0.1).spikes.sum(), layer.weight),
+    }
+    for name, call in calls.items():
+        out, leaf = call()
+        (grad,) = torch.autograd.grad(out, leaf, create_graph=True)
+        with pytest.raises(RuntimeError, match="expected first derivatives only"):
+            (out + grad.square().sum()).backward()
+        assert grad.requires_grad, name
+
+
+def test_creating_a_graph_changes_no_first_derivative(device: str) -> None:
+    z = uniform(6, 3, 33, high=1.3, dtype=torch.float32).to(device).requires_grad_()
+    grads = [
+        torch.autograd.grad(functional.lif(z, leak=0.1).spikes.sum(), z, create_graph=create)[0]
+        for create in (False, True)
+    ]
+    assert torch.equal(*grads)
 
 
 def test_strided_parameters(device: str) -> None:

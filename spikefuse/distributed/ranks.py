@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from spikefuse.differentiation import first_derivative_only
 from spikefuse.packed import PackedSpikes, words_for
 
 Group = dist.ProcessGroup | None
@@ -150,7 +150,7 @@ class _GatherSpikes(torch.autograd.Function):
         return gather_spikes(PackedSpikes.pack(own), neurons, group).unpack(own.dtype)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad[..., ctx.own].contiguous(), None, None
 
@@ -164,7 +164,7 @@ class _Replicated(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return all_reduce(grad, ctx.group, "adding up a gradient"), None
 
@@ -177,7 +177,7 @@ class _SumOverRanks(torch.autograd.Function):
         return all_reduce(part, group, "adding up a loss")
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
