@@ -42,17 +42,34 @@ def _register_fake(name: str) -> Callable[[_F], _F]:
     return cast("Callable[[_F], _F]", torch.library.register_fake(f"spikefuse::{name}"))
 
 
+def _registered_kernels() -> dict[str, frozenset[str]]:
+    """Names of the ops that have a kernel, by device type. Only a meta tensor needs none."""
+    schemas = [schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("spikefuse::")]
+    return {
+        device: frozenset(
+            name.removeprefix("spikefuse::")
+            for name in schemas
+            if torch._C._dispatch_has_kernel_for_dispatch_key(name, device.upper())
+        )
+        for device in ("cpu", "cuda")
+    }
+
+
+# Read once, when the libraries are loaded: torch.compile cannot trace a question to the dispatcher.
+_KERNELS: Final = _registered_kernels()
+
+
 def check_backend(tensor: Tensor, op: str) -> None:
-    """Says in plain words that an op has no kernel for a device, before the dispatcher does at length.
+    """Raises an error in plain words for a device without a kernel; torch.compile can trace it.
 
     Raises:
         NotImplementedError: this build has no kernel of ``op`` for the device of ``tensor``.
     """
-    key = tensor.device.type.upper()
-    if key in ("CPU", "META") or torch._C._dispatch_has_kernel_for_dispatch_key(f"spikefuse::{op}", key):
+    device = tensor.device.type
+    if device == "meta" or op in _KERNELS.get(device, ()):
         return
     raise NotImplementedError(
-        f"spikefuse: {op} has no kernel for {tensor.device.type!r} in this build (see `spikefuse doctor`); "
+        f"spikefuse: {op} has no kernel for {device!r} in this build (see `spikefuse doctor`); "
         "move the tensors to the CPU"
     )
 
