@@ -165,7 +165,8 @@ def online_step_(
 
     Raises:
         TypeError: weights that are no list of tensors or have an unsupported dtype.
-        ValueError: shapes or devices that do not fit, or weights that are not finite; nothing has been changed then.
+        ValueError: shapes or devices that do not fit, weights that are not finite, that share memory or that hold an
+            element twice (an expanded tensor); nothing has been changed then.
         FloatingPointError: the update left weights that are not finite (a learning rate far too large).
 
     Example:
@@ -213,6 +214,7 @@ def check_batch(
         raise ValueError(f"online_step_: expected targets of shape {expected}, got {list(targets.shape)}")
     if targets.device != inputs.device:
         raise ValueError(f"online_step_: expected targets on {inputs.device}, got them on {targets.device}")
+    _check_memory(weights)
     if not bool(_all_finite(weights)):
         raise ValueError("online_step_: expected finite weights, got NaN or infinity")
     ops.check_backend(inputs.words, "online_step_")
@@ -233,6 +235,8 @@ def learn(
         RuntimeError: the exchange failed.
     """
     with torch.no_grad():
+        # The dispatcher does not count this op's changes; autograd must notice them, also where the op fails half-way.
+        torch.autograd.graph.increment_version(w for w in weights if not w.is_inference())
         loss, open_errors, counts = ops.online_step_(
             inputs.words,
             targets.words,
@@ -315,6 +319,52 @@ def _check_weights(
         if w.device != inputs.device:
             raise ValueError(f"{caller}: expected weights[{i}] on {inputs.device}, got it on {w.device}")
         fan_in = w.shape[0] if i or first_neurons is None else first_neurons
+
+
+def _check_memory(weights: Sequence[Tensor]) -> None:
+    """Refuses weights of which two elements lie at one address: each element gets an update of its own.
+
+    Tied weights, such as ``[V, V.t()]``, would keep the update of one of them.
+    """
+    for i, w in enumerate(weights):
+        if _repeats_an_element(w):
+            raise ValueError(
+                f"online_step_: expected weights[{i}] with memory of its own for each element, got shape "
+                f"{list(w.shape)} with strides {w.stride()}; clone() gives it that"
+            )
+        for j, other in enumerate(weights[:i]):
+            if _share_memory(other, w):
+                raise ValueError(
+                    f"online_step_: expected weights that share no memory, got weights[{j}] and weights[{i}] that do; "
+                    "tied weights cannot be learned online, clone() unties them"
+                )
+
+
+def _repeats_an_element(w: Tensor) -> bool:
+    """True where two indices of a matrix lead to one address: the smallest multiple of both strides is in reach."""
+    (rows, columns), (down, right) = w.shape, w.stride()
+    if down == right == 0:
+        return rows * columns > 1
+    common = math.gcd(down, right)
+    return right // common < rows and down // common < columns
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    """True where an element of one matrix lies in the other: exact, also for interleaved views of one buffer."""
+    size = a.element_size()
+    spans = [1 + sum((n - 1) * s for n, s in zip(w.shape, w.stride(), strict=True)) for w in (a, b)]
+    starts = [w.data_ptr() for w in (a, b)]
+    first, last = min(starts), max(start + span * size for start, span in zip(starts, spans, strict=True))
+    if max(starts) >= min(start + span * size for start, span in zip(starts, spans, strict=True)):
+        return False
+    if (starts[1] - starts[0]) % size:
+        return True
+    taken = torch.zeros((last - first) // size, dtype=torch.bool)
+    in_a, in_b = (
+        taken.as_strided(w.shape, w.stride(), (start - first) // size) for w, start in zip((a, b), starts, strict=True)
+    )
+    in_a.fill_(True)
+    return bool(in_b.any())
 
 
 def _all_finite(weights: Sequence[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spikefuse import LIFLinear, OnlineRule, PackedSpikes, online, reference
+from spikefuse import LIFLinear, OnlineRule, PackedSpikes, functional, online, reference
 from spikefuse.online import OnlineStats
 
 SIZES = [(40, 30, 40), (33, 17), (50, 37, 21, 18), (1, 1), (65, 130, 3)]
@@ -407,6 +408,82 @@ class TestLayoutThreadsAndState:
             check=True,
         )
         assert int(done.stdout) < 100_000  # KiB
+
+
+class TestMemory:
+    """44, 51: autograd notices the update, and two weights never lie in one place."""
+
+    @pytest.mark.parametrize("wrap", [torch.nn.Parameter, lambda w: w], ids=["parameter", "tensor"])
+    def test_the_update_bumps_the_version(self, device: str, wrap: Callable[[Tensor], Tensor]) -> None:
+        weights, x, y = make_problem((8, 5, 6), 3, 2, torch.float32)
+        weights = [wrap(w.to(device)) for w in weights]
+        before = [w._version for w in weights]
+        online.online_step_(weights, x.to(device), y.to(device), OnlineRule())
+        assert all(w._version > b for w, b in zip(weights, before, strict=True))
+
+    def test_a_backward_through_the_old_weights_is_refused(self, device: str) -> None:
+        weights, x, y = make_problem((8, 6), 3, 2, torch.float32)
+        (weight,) = (torch.nn.Parameter(w.to(device)) for w in weights)
+        current = torch.rand(3, 2, 8, device=device, requires_grad=True)
+        dense = (current @ weight.t()).sum()
+        spikes = functional.spike_linear(x.to(device).requires_grad_(), weight).sum()
+        online.online_step_([weight], x.to(device), y.to(device), OnlineRule())
+        for out in (dense, spikes):
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                out.backward()
+
+    def test_weights_made_in_inference_mode_are_learned(self, device: str) -> None:
+        with torch.inference_mode():
+            weights, x, y = make_problem((8, 5, 6), 3, 2, torch.float32)
+            learned, _ = learn(device, weights, x, y, OnlineRule())
+        expected, _ = learn(device, *make_problem((8, 5, 6), 3, 2, torch.float32), OnlineRule())
+        assert all(torch.equal(a, b) for a, b in zip(learned, expected, strict=True))
+
+    @pytest.mark.parametrize(
+        ("share", "message"),
+        [
+            (lambda v: [v, v.t()], r"share no memory, got weights\[0\] and weights\[1\]"),
+            (lambda v: [v[:, :6], v[:, 3:9].t()], r"share no memory, got weights\[0\] and weights\[1\]"),
+            (lambda v: [v[:6, :6], v[6:, :6], v[5:11, :6]], r"share no memory, got weights\[0\] and weights\[2\]"),
+            (lambda v: [v[:1, :6].expand(6, 6)], r"weights\[0\] with memory of its own for each element"),
+            (lambda v: [v[:6, :1].expand(6, 6)], r"weights\[0\] with memory of its own for each element"),
+            (lambda v: [v.flatten().as_strided((6, 6), (1, 2))], r"got shape \[6, 6\] with strides \(1, 2\)"),
+        ],
+        ids=["transposed", "columns that overlap", "rows that overlap", "one row", "one column", "as_strided"],
+    )
+    def test_shared_memory_is_refused_untouched(
+        self, device: str, share: Callable[[Tensor], list[Tensor]], message: str
+    ) -> None:
+        whole = torch.rand(12, 12, device=device)
+        before = whole.clone()
+        weights = share(whole)
+        sizes = (weights[0].shape[1], *(w.shape[0] for w in weights))
+        x, y = (torch.ones(3, 2, n, device=device) for n in (sizes[0], sizes[-1]))
+        with pytest.raises(ValueError, match=message):
+            online.online_step_(weights, x, y, OnlineRule())
+        assert torch.equal(whole, before)
+
+    @pytest.mark.parametrize(
+        "split",
+        [
+            lambda v: [v[:6], v[6:].t()],
+            lambda v: [v[:, :6].t(), v[:, 6:]],  # rows of both lie between each other's
+            lambda v: [v[::2], v[1::2].t()],
+            lambda v: [v[:1], v[1:2].expand(1, 12).t()],
+        ],
+        ids=["rows", "columns", "every second row", "one neuron"],
+    )
+    def test_parts_of_one_tensor_are_taken(self, device: str, split: Callable[[Tensor], list[Tensor]]) -> None:
+        views = split(torch.rand(12, 12, generator=torch.Generator().manual_seed(0)).to(device))
+        apart = [w.clone() for w in views]
+        x, y = (torch.ones(3, 2, n, device=device) for n in (views[0].shape[1], views[-1].shape[0]))
+        for weights in (views, apart):
+            online.online_step_(weights, x, y, OnlineRule())
+        assert all(torch.equal(a, b) for a, b in zip(views, apart, strict=True))
+
+    def test_tied_weights_may_run_forward(self, device: str) -> None:
+        v = torch.rand(5, 8, device=device)
+        assert len(online.forward([v, v.t()], torch.ones(3, 2, 8, device=device), OnlineRule())) == 2
 
 
 class TestForward:
