@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ class LIF(nn.Module):
 
     Args:
         leak, beta, tau: exactly one; the decay is ``1 - leak``, ``beta``, or ``1 - 1 / tau``. A number or a tensor
-            ``[N]``.
-        threshold: a number or a tensor ``[N]``.
+            ``[N]``, whose values the module copies.
+        threshold: a number or a tensor ``[N]``, whose values the module copies.
         reset: "zero", "subtract" or "none".
         detach_reset: leave the reset out of the gradient.
         surrogate, slope: see :mod:`spikefuse.surrogate`.
@@ -34,7 +34,7 @@ class LIF(nn.Module):
 
     Raises:
         TypeError: not exactly one of leak, beta and tau.
-        ValueError: a name or number that does not fit.
+        ValueError: a name or number that does not fit; a decay or threshold that requires grad and is not learned.
 
     Example:
         >>> import torch, spikefuse
@@ -77,10 +77,15 @@ class LIF(nn.Module):
         for name, value in (("decay", decay), ("threshold", threshold)):
             if isinstance(value, Tensor) and value.dim() > 1:
                 raise ValueError(f"LIF: expected {name} as a scalar or of shape [N], got {list(value.shape)}")
+        _check_no_graph({"leak": leak, "beta": beta, "tau": tau}, "learn_beta", learn_beta)
+        _check_no_graph({"threshold": threshold}, "learn_threshold", learn_threshold)
         self._set_neuron_parameter("beta", decay, learn_beta, device, dtype)
         self._set_neuron_parameter("threshold", threshold, learn_threshold, device, dtype)
-        # What `reset_parameters` restores, kept on the CPU for modules that are made on the meta device.
-        self._initial = {"beta": decay, "threshold": threshold}
+        # `reset_parameters` restores these, which do not move to the meta device with the module.
+        self._initial = {
+            name: value.detach().clone() if isinstance(value, Tensor) else value
+            for name, value in (("beta", decay), ("threshold", threshold))
+        }
         self.reset = reset
         self.detach_reset = detach_reset
         self.surrogate = surrogate
@@ -199,6 +204,17 @@ class LIF(nn.Module):
             f"detach_reset={self.detach_reset}, surrogate={self.surrogate}, slope={self.slope:g}, "
             f"batch_first={self.batch_first}"
         )
+
+
+def _check_no_graph(given: Mapping[str, float | Tensor | None], learn: str, learned: bool) -> None:
+    """Refuses a decay or threshold whose gradient a buffer would lose."""
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.requires_grad and not learned:
+            raise ValueError(
+                f"LIF: expected {name} as a number or a tensor without a gradient, got one that requires grad: the "
+                f"layer keeps a copy, so nothing would train it. {learn}=True makes a parameter of the layer from its "
+                f"value; spikefuse.functional.lif(z, {name}={name}) passes a gradient on to it"
+            )
 
 
 def _describe(value: float | Tensor) -> str:

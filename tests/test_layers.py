@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from spikefuse import LIF, LIFLinear, PackedSpikes, functional, ops, reference
+from spikefuse.distributed import NeuronParallelLIFLinear
 
 
 def layer_of(inputs: int, outputs: int, **settings: object) -> LIFLinear:
@@ -352,6 +354,39 @@ def test_layers_made_without_memory_and_filled_later(learn: bool) -> None:
             module.reset_parameters()
     z = uniform(5, 2, 33, dtype=torch.float32)
     assert torch.equal(layer.lif(z)[1], functional.lif(z, beta=0.75, threshold=0.5).state)
+
+
+@pytest.mark.parametrize("name", ["leak", "beta", "tau", "threshold"])
+@pytest.mark.parametrize("made", [lambda v: torch.nn.Parameter(v), lambda v: torch.nn.Parameter(v) * 1.0])
+@pytest.mark.parametrize(
+    "layer", [LIF, lambda **s: LIFLinear(8, 5, **s), lambda **s: NeuronParallelLIFLinear(8, 5, **s)]
+)
+def test_a_decay_or_threshold_with_a_graph_is_refused_or_learned(
+    layer: Callable[..., torch.nn.Module], name: str, made: Callable[[Tensor], Tensor]
+) -> None:
+    # 45: it would be detached and never trained
+    learn = "learn_threshold" if name == "threshold" else "learn_beta"
+    settings = {name: made(torch.full((5,), 1.5 if name == "tau" else 0.5))}
+    decay = {} if name != "threshold" else {"leak": 0.1}
+    with pytest.raises(ValueError, match=rf"expected {name} as .* {learn}=True makes .*functional.lif\(z, {name}="):
+        layer(**settings, **decay)
+    learned = layer(**settings, **decay, **{learn: True})
+    copy.deepcopy(learned)  # 48
+    parameters = dict(learned.named_parameters())
+    assert sum(key.endswith(learn.removeprefix("learn_")) for key in parameters) == 1
+    with torch.no_grad():
+        without_graph = settings[name] * 1.0
+    layer(**{name: without_graph}, **decay)
+
+
+def test_the_callers_tensors_are_copied() -> None:
+    beta, threshold = torch.full((5,), 0.9), torch.full((5,), 1.1)
+    layer = LIF(beta=beta, threshold=threshold, learn_beta=True)
+    beta.fill_(0.1)
+    threshold.fill_(0.1)
+    layer.reset_parameters()
+    assert layer.beta.tolist() == pytest.approx([0.9] * 5)
+    assert layer.threshold.tolist() == pytest.approx([1.1] * 5)
 
 
 def test_repr_says_the_settings() -> None:
