@@ -37,9 +37,14 @@ _ops = torch.ops.spikefuse
 _F = TypeVar("_F", bound=Callable[..., object])
 
 
-def _register_fake(name: str) -> Callable[[_F], _F]:
-    """torch.library.register_fake, typed."""
-    return cast("Callable[[_F], _F]", torch.library.register_fake(f"spikefuse::{name}"))
+def _op(fake: _F) -> _F:
+    """The compiled op of a function's name and types, whose fake kernel that function becomes.
+
+    The function makes outputs of the right shapes, dtypes and devices without computing them.
+    """
+    name = fake.__name__
+    torch.library.register_fake(f"spikefuse::{name}")(fake)
+    return cast(_F, getattr(_ops, name).default)
 
 
 def _registered_kernels() -> dict[str, frozenset[str]]:
@@ -88,19 +93,11 @@ def cpu_instruction_set() -> str:
     return cast(str, _ops.cpu_instruction_set())
 
 
+@_op
 def lif_forward(
     z: Tensor, state: Tensor | None, decay: Tensor, threshold: Tensor, target: Tensor | None, reset: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """All T steps of a LIF layer: spikes, v, state, loss, open errors."""
-    return cast(
-        "tuple[Tensor, Tensor, Tensor, Tensor, Tensor]", _ops.lif_forward(z, state, decay, threshold, target, reset)
-    )
-
-
-@_register_fake("lif_forward")
-def _(
-    z: Tensor, state: Tensor | None, decay: Tensor, threshold: Tensor, target: Tensor | None, reset: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Runs all T steps of a LIF layer: spikes, v, state, loss, open errors."""
     acc = accumulate_dtype(z.dtype)
     return (
         z.new_empty(z.shape),
@@ -111,6 +108,7 @@ def _(
     )
 
 
+@_op
 def lif_backward(
     grad_spikes: Tensor | None,
     grad_v: Tensor | None,
@@ -128,47 +126,7 @@ def lif_backward(
     slope: float,
     parameter_gradients: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The reverse scan: gradients of z, of the initial state, and per sample of decay and threshold."""
-    return cast(
-        "tuple[Tensor, Tensor, Tensor, Tensor]",
-        _ops.lif_backward(
-            grad_spikes,
-            grad_v,
-            grad_state,
-            grad_loss,
-            v,
-            state,
-            decay,
-            threshold,
-            target,
-            dtype,
-            reset,
-            detach_reset,
-            surrogate,
-            slope,
-            parameter_gradients,
-        ),
-    )
-
-
-@_register_fake("lif_backward")
-def _(
-    grad_spikes: Tensor | None,
-    grad_v: Tensor | None,
-    grad_state: Tensor | None,
-    grad_loss: Tensor | None,
-    v: Tensor,
-    state: Tensor | None,
-    decay: Tensor,
-    threshold: Tensor,
-    target: Tensor | None,
-    dtype: torch.dtype,
-    reset: int,
-    detach_reset: bool,
-    surrogate: int,
-    slope: float,
-    parameter_gradients: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Runs the reverse scan: gradients of z, of the initial state, and per sample of decay and threshold."""
     acc = accumulate_dtype(dtype)
     _, samples, neurons = v.shape
     per_sample = (samples if parameter_gradients else 0, neurons)
@@ -180,59 +138,40 @@ def _(
     )
 
 
+@_op
 def pack_spikes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Words ``[R, W]`` of ``x [R, N]``, its number of spikes, and of elements that are neither 0 nor 1."""
-    return cast("tuple[Tensor, Tensor, Tensor]", _ops.pack_spikes(x))
-
-
-@_register_fake("pack_spikes")
-def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Packs ``x [R, N]``: words ``[R, W]``, its number of spikes, and of elements that are neither 0 nor 1."""
     rows, neurons = x.shape
     words = x.new_empty((rows, (neurons + 31) // 32), dtype=torch.int32)
     return words, x.new_empty((), dtype=torch.int64), x.new_empty((), dtype=torch.int64)
 
 
+@_op
 def unpack_spikes(words: Tensor, neurons: int, dtype: torch.dtype) -> Tensor:
-    """The dense ``[R, N]`` of words ``[R, W]``."""
-    return cast(Tensor, _ops.unpack_spikes(words, neurons, dtype))
-
-
-@_register_fake("unpack_spikes")
-def _(words: Tensor, neurons: int, dtype: torch.dtype) -> Tensor:
+    """Unpacks words ``[R, W]`` to the dense ``[R, N]``."""
     return words.new_empty((words.shape[0], neurons), dtype=dtype)
 
 
+@_op
 def poisson_encode(rates: Tensor, steps: int, seed: int, offset: int) -> Tensor:
-    """Words ``[T, B, W]`` of Poisson spikes at ``rates [B, N]``."""
-    return cast(Tensor, _ops.poisson_encode(rates, steps, seed, offset))
-
-
-@_register_fake("poisson_encode")
-def _(rates: Tensor, steps: int, seed: int, offset: int) -> Tensor:
+    """Draws words ``[T, B, W]`` of Poisson spikes at ``rates [B, N]``."""
     samples, neurons = rates.shape
     return rates.new_empty((steps, samples, (neurons + 31) // 32), dtype=torch.int32)
 
 
+@_op
 def spike_matmul(words: Tensor, weight: Tensor) -> Tensor:
-    """``X W``: words ``[R, W]`` of X ``[R, N]`` times ``weight [N, M]``."""
-    return cast(Tensor, _ops.spike_matmul(words, weight))
-
-
-@_register_fake("spike_matmul")
-def _(words: Tensor, weight: Tensor) -> Tensor:
+    """Computes ``X W``: words ``[R, W]`` of X ``[R, N]`` times ``weight [N, M]``."""
     return weight.new_empty((words.shape[0], weight.shape[1]))
 
 
+@_op
 def spike_matmul_transposed(words: Tensor, grad: Tensor, neurons: int) -> Tensor:
-    """``X^T g``: words ``[R, W]`` of X ``[R, N]``, transposed, times ``grad [R, M]``."""
-    return cast(Tensor, _ops.spike_matmul_transposed(words, grad, neurons))
-
-
-@_register_fake("spike_matmul_transposed")
-def _(words: Tensor, grad: Tensor, neurons: int) -> Tensor:
+    """Computes ``X^T g``: words ``[R, W]`` of X ``[R, N]``, transposed, times ``grad [R, M]``."""
     return grad.new_empty((neurons, grad.shape[1]))
 
 
+@_op
 def lif_linear_forward(
     words: Tensor,
     weight: Tensor,
@@ -242,27 +181,13 @@ def lif_linear_forward(
     threshold: Tensor,
     reset: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``X W`` of words ``[T, B, W]`` and ``weight [N, M]`` and the LIF recursion over it: spikes, v, state."""
-    return cast(
-        "tuple[Tensor, Tensor, Tensor]", _ops.lif_linear_forward(words, weight, bias, state, decay, threshold, reset)
-    )
-
-
-@_register_fake("lif_linear_forward")
-def _(
-    words: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    state: Tensor | None,
-    decay: Tensor,
-    threshold: Tensor,
-    reset: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+    """Multiplies words ``[T, B, W]`` by ``weight [N, M]`` and runs the LIF recursion: spikes, v, state."""
     steps, samples, _ = words.shape
     outputs = (steps, samples, weight.shape[1])
     return weight.new_empty(outputs), weight.new_empty(outputs), weight.new_empty(outputs[1:])
 
 
+@_op
 def online_step_(
     input: Tensor,
     target: Tensor,
@@ -285,39 +210,8 @@ def online_step_(
     exchange: int = 0,
     rank: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One batch of online learning, weights changed in place: summed loss, open errors, spike counts."""
-    return cast(
-        "tuple[Tensor, Tensor, Tensor]",
-        _ops.online_step_(
-            input,
-            target,
-            weights,
-            decay,
-            threshold,
-            trace,
-            trace_divisor,
-            v_clamp,
-            surrogate,
-            slope,
-            optimizer,
-            lr,
-            beta1,
-            beta2,
-            epsilon,
-            weight_decay,
-            decoupled,
-            gathered,
-            exchange,
-            rank,
-        ),
-    )
-
-
-@_register_fake("online_step_")
-def _(
-    input: Tensor, target: Tensor, weights: Sequence[Tensor], *settings: float | int | bool | Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    # the first layer's weights may be one rank's slice; the layer above knows all of its neurons
+    """Learns from one batch, weights changed in place: summed loss, open errors, spike counts."""
+    # weights[0] may be one rank's slice; the layer above knows all of its neurons
     neurons = sum(w.shape[1] for w in weights[1:]) + weights[-1].shape[0]
     return (
         input.new_empty((), dtype=torch.float64),
