@@ -13,6 +13,11 @@
 #include "../ops.h"
 #include "grid.h"
 
+// Came with torch 2.13: it adds the message of the failed call, which earlier releases leave out.
+#if !defined(STABLE_TORCH_ERROR_CODE_CHECK)
+#define STABLE_TORCH_ERROR_CODE_CHECK TORCH_ERROR_CODE_CHECK
+#endif
+
 namespace spikefuse::cuda {
 
 // A parameter's type, found from the kernel alone, so that what is given to a launch is converted to it.
