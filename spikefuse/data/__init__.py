@@ -7,6 +7,7 @@ Spoken Digit Dataset, TI-46, and folders of labelled recordings (:func:`load_fsd
 Published files are looked for in the folder that the environment variable ``SPIKEFUSE_DATA`` names (the files
 in ``mnist/``, ``fashion-mnist/`` and ``fsdd/``, or directly in it), then in the cache (the system's usual place, or
 ``SPIKEFUSE_CACHE``), and are else downloaded into the cache. Every file is checked by SHA-256 wherever it came from.
+Links to files and folders are followed. A path that may not be read, or a link to nothing, is an error that names it.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def load(name: str, split: str, *, download: bool = True) -> Dataset:
         ValueError: another name or split; a file whose SHA-256 is not the published one, which is never replaced
             unasked; ``SPIKEFUSE_DATA`` names no folder, or one that holds some of the files but not all.
         DatasetUnavailableError: the files are not here, and the download is not allowed or failed.
+        OSError: a folder or file may not be read, or a link leads to a path that does not exist; the message names it.
         ImportError: scikit-learn (for digits) or pooch (for a download) is not installed.
 
     Example:
@@ -88,6 +90,7 @@ def available(name: str) -> bool:
 
     Raises:
         ValueError: another name; ``SPIKEFUSE_DATA`` names no folder, or one that holds some of the files but not all.
+        OSError: a folder may not be looked into, or a link leads to a path that does not exist; the message names it.
 
     Example:
         >>> available("digits")

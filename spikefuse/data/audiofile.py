@@ -13,6 +13,7 @@ from typing import IO, Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from spikefuse import folders
 from spikefuse.extras import require
 
 MAX_SECONDS: Final = 60.0
@@ -58,8 +59,8 @@ class FileSlice:
             OSError: the file cannot be opened or read, or is shorter than it was.
         """
         if self.offset == 0 and self.size is None:
-            return self.path.open("rb")
-        with self.path.open("rb") as file:
+            return folders.open_file(self.path)
+        with folders.open_file(self.path) as file:
             file.seek(self.offset)
             content = file.read(-1 if self.size is None else self.size)
         if self.size is not None and len(content) != self.size:

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Final
 
+from spikefuse import folders
 from spikefuse.data import store
 from spikefuse.data.audiofile import FileSlice
 from spikefuse.data.recordings import Corpus, Recording
@@ -84,6 +85,7 @@ def fsdd_available() -> bool:
 
     Raises:
         ValueError: ``SPIKEFUSE_DATA`` names no folder.
+        OSError: a folder may not be read, or a link leads to a path that does not exist; the message names it.
 
     Example:
         >>> isinstance(fsdd_available(), bool)
@@ -108,6 +110,7 @@ def load_fsdd(split: str | None = None, *, folder: str | PathLike[str] | None = 
         ValueError: another split; recordings are missing from the folder, or their content or the tar's is not the
             published one; ``SPIKEFUSE_DATA`` names no folder.
         DatasetUnavailableError: the data is not here, and the download is not allowed or failed.
+        OSError: a folder or file may not be read, or a link leads to a path that does not exist; the message names it.
         ImportError: a download is needed and pooch is not installed.
 
     Example:
@@ -139,10 +142,13 @@ def _recording(name: str, piece: FileSlice) -> Recording:
 def _user_folder() -> Path | None:
     """The folder of loose recordings in ``SPIKEFUSE_DATA``, where there is one and no tar."""
     data = store.data_folder()
-    if data is None or any((folder / TAR.name).is_file() for folder in (data / NAME, data)):
+    if data is None or any(folders.is_file(folder / TAR.name) for folder in (data / NAME, data)):
         return None
     folder = data / NAME
-    return folder if (folder / "recordings").is_dir() or any(folder.glob("*_*_*.wav")) else None
+    if folders.is_folder(folder / "recordings"):
+        return folder
+    loose = folders.is_folder(folder) and any(path.match("*_*_*.wav") for path in folders.entries(folder))
+    return folder if loose else None
 
 
 def _from_tar(path: Path) -> dict[str, FileSlice]:
@@ -157,11 +163,11 @@ def _from_tar(path: Path) -> dict[str, FileSlice]:
 
 def _from_folder(folder: Path) -> dict[str, FileSlice]:
     """The recordings in a folder, by name, all there and with the published content."""
-    if not folder.is_dir():
+    if not folders.is_folder(folder):
         raise ValueError(f"load_fsdd: expected an existing folder, got {folder}")
     inner = folder / "recordings"
-    folder = inner if inner.is_dir() else folder
-    files = {path.name: FileSlice(path) for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)}
+    folder = inner if folders.is_folder(inner) else folder
+    files = {path.name: FileSlice(path) for path in folders.entries(folder) if _FILE_NAME.fullmatch(path.name)}
     wanted = {f"{digit}_{speaker}_{take}.wav" for digit in DIGITS for speaker in SPEAKERS for take in range(50)}
     missing, unknown = sorted(wanted - files.keys()), sorted(files.keys() - wanted)
     if missing or unknown:
@@ -173,7 +179,8 @@ def _from_folder(folder: Path) -> dict[str, FileSlice]:
         )
     digest = hashlib.sha256()
     for name, piece in sorted(files.items()):
-        digest.update(name.encode() + b"\0" + hashlib.sha256(piece.path.read_bytes()).digest())
+        with folders.open_file(piece.path) as file:
+            digest.update(name.encode() + b"\0" + hashlib.sha256(file.read()).digest())
     if digest.hexdigest() != RECORDINGS_SHA256:
         raise ValueError(
             f"load_fsdd: {folder}: expected recordings with SHA-256 {RECORDINGS_SHA256} together, got "

@@ -17,6 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from spikefuse import folders
+
 IDX_DTYPES: Final[dict[int, np.dtype[Any]]] = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),
@@ -60,7 +62,7 @@ def read_idx(path: str | PathLike[str]) -> NDArray[Any]:
         array([5, 0, 4], dtype=uint8)
     """
     path = Path(path)
-    with path.open("rb") as file:
+    with folders.open_file(path) as file:
         if file.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] != _GZIP_MAGIC:
             return _parse(file, path)
         try:

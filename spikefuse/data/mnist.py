@@ -84,6 +84,7 @@ def mnist_available(name: str) -> bool:
 
     Raises:
         ValueError: ``SPIKEFUSE_DATA`` names no folder, or one that holds some of the files but not all.
+        OSError: a folder may not be looked into, or a link leads to a path that does not exist; the message names it.
 
     Example:
         >>> isinstance(mnist_available("mnist"), bool)
@@ -107,6 +108,7 @@ def load_mnist(name: str, split: str, *, download: bool = True) -> Dataset:
         ValueError: another name or split; a file whose SHA-256 is not the published one; ``SPIKEFUSE_DATA`` names no
             folder, or one that holds some of the files but not all.
         DatasetUnavailableError: the files are not here, and the download is not allowed or failed.
+        OSError: a folder or file may not be read, or a link leads to a path that does not exist; the message names it.
         ImportError: a download is needed and pooch is not installed.
 
     Example:

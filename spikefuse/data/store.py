@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from spikefuse import folders
 from spikefuse.extras import require
 
 DATA_VARIABLE: Final = "SPIKEFUSE_DATA"
@@ -69,11 +70,12 @@ def find(dataset: str, files: Sequence[RemoteFile], foreign: Collection[str] = (
 
     Raises:
         ValueError: ``SPIKEFUSE_DATA`` names no folder, or one that holds some of the files but not all.
+        OSError: a folder may not be looked into, or a link leads to a path that does not exist; the message names it.
     """
     user_folder = data_folder()
     if user_folder is not None:
         for folder in (user_folder / dataset, user_folder):
-            present = [file.name for file in files if (folder / file.name).is_file()]
+            present = [file.name for file in files if folders.is_file(folder / file.name)]
             if not present or (folder == user_folder and sha256_of(folder / present[0]) in foreign):
                 continue
             missing = [file.name for file in files if file.name not in present]
@@ -84,7 +86,7 @@ def find(dataset: str, files: Sequence[RemoteFile], foreign: Collection[str] = (
                 )
             return Found(DATA_VARIABLE, tuple(folder / file.name for file in files))
     cache = cache_folder()
-    if cache is not None and all((cache / dataset / file.name).is_file() for file in files):
+    if cache is not None and all(folders.is_file(cache / dataset / file.name) for file in files):
         return Found("cache", tuple(cache / dataset / file.name for file in files))
     return None
 
@@ -109,6 +111,7 @@ def obtain(
     Raises:
         ValueError: as :func:`find`, or a file has another SHA-256 than published. It is never replaced unasked.
         DatasetUnavailableError: the files are not here, and the download is not allowed or failed.
+        OSError: as :func:`find`, or a file may not be read.
         ImportError: a download is needed and pooch is not installed.
     """
     found = find(dataset, files, foreign)
@@ -138,12 +141,13 @@ def data_folder() -> Path | None:
 
     Raises:
         ValueError: it names no folder.
+        OSError: it names a link to a path that does not exist, or a folder above it may not be entered.
     """
     value = os.environ.get(DATA_VARIABLE)
     if not value:
         return None
     folder = Path(value).expanduser().absolute()
-    if not folder.is_dir():
+    if not folders.is_folder(folder):
         raise ValueError(f"{DATA_VARIABLE}: expected an existing folder, got {value!r} ({folder})")
     return folder
 
@@ -161,7 +165,7 @@ def cache_folder() -> Path | None:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content in lower-case hexadecimal digits."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with folders.open_file(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
@@ -175,7 +179,7 @@ def _download_missing(dataset: str, files: Sequence[RemoteFile], ways_out: str) 
     paths = []
     for file in files:
         path = folder / dataset / file.name
-        if not path.is_file():
+        if not folders.is_file(path):
             _download(pooch, dataset, file, path, ways_out)
         paths.append(path)
     return tuple(paths)

@@ -5,14 +5,14 @@ The corpus is licensed by the LDC and downloaded by nobody but its licensees: th
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from spikefuse import folders
 from spikefuse.data import store
 from spikefuse.data.audiofile import FileSlice
 from spikefuse.data.recordings import Corpus, Recording
@@ -35,11 +35,6 @@ _FILE_NAME: Final = re.compile(
 )
 
 
-class _Found(NamedTuple):
-    base: str
-    recording: Recording
-
-
 def load_ti46(
     split: str | None = None, *, folder: str | PathLike[str] | None = None, incomplete: bool = False
 ) -> Corpus:
@@ -54,6 +49,9 @@ def load_ti46(
     The paper takes both splits together, shuffled, and the first 3,500 recordings to train:
     ``corpus = load_ti46().shuffled(seed)``, then ``corpus[:3500]`` and ``corpus[3500:]``.
 
+    Links to files and folders are followed, and folders whose names begin with a dot are searched too; other files are
+    passed over. A file that is found under two names, by a link, counts once.
+
     Args:
         split: ``"train"``, ``"test"`` as the LDC divides it, or None for both.
         folder: of the corpus; None looks for ``ti46``, ``ti-46`` or ``LDC93S9`` in ``SPIKEFUSE_DATA``.
@@ -61,8 +59,10 @@ def load_ti46(
 
     Raises:
         ValueError: another split; no such folder; the folder does not hold 4,136 digit files, with a report of which
-            speakers and splits lack what; files that lie in another speaker's folder; or the same file found twice.
+            speakers and splits lack what; files that lie in another speaker's folder; or two files of one recording.
         DatasetUnavailableError: no ``folder`` is given and ``SPIKEFUSE_DATA`` holds none.
+        OSError: a folder or a digit file that may not be read, a link to a path that does not exist, or one that leads
+            back to a folder it lies in; the message names it.
 
     Example:
         >>> import tempfile
@@ -77,9 +77,9 @@ def load_ti46(
         raise ValueError(f"load_ti46: expected split of {', '.join(SPLITS)}, got {split!r}")
     root, source = (_user_folder(), store.DATA_VARIABLE) if folder is None else (Path(folder).expanduser(), "folder")
     root = root.absolute()
-    if not root.is_dir():
+    if not folders.is_folder(root):
         raise ValueError(f"load_ti46: expected folder to exist, got {root}")
-    recordings = _without_copies(root, list(_walk(root)))
+    recordings = _without_copies(root, _walk(root))
     if not recordings or (len(recordings) != NUM_RECORDINGS and not incomplete):
         raise ValueError(_report(root, recordings))
     corpus = Corpus(NAME, DIGITS, recordings, source)
@@ -91,6 +91,7 @@ def ti46_available() -> bool:
 
     Raises:
         ValueError: ``SPIKEFUSE_DATA`` names no folder.
+        OSError: the folder may not be read, or its ``ti46`` is a link to a path that does not exist.
 
     Example:
         >>> isinstance(ti46_available(), bool)
@@ -101,7 +102,8 @@ def ti46_available() -> bool:
 
 
 def _corpus_folder(data: Path) -> Path | None:
-    return next((path for path in sorted(data.iterdir()) if path.name.lower() in _FOLDERS and path.is_dir()), None)
+    named = (path for path in folders.entries(data) if path.name.lower() in _FOLDERS)
+    return next((path for path in named if folders.is_folder(path)), None)
 
 
 def _user_folder() -> Path:
@@ -115,37 +117,34 @@ def _user_folder() -> Path:
     return found
 
 
-def _walk(root: Path) -> Iterator[_Found]:
+def _walk(root: Path) -> Iterator[Recording]:
     """Every digit file below ``root``, in its own speaker's folder of one of the layouts."""
-    for folder, _, names in os.walk(root):
-        parts = Path(folder).relative_to(root).parts
-        split, speaker = (part.lower() for part in parts[-2:]) if len(parts) >= 2 else ("", "")
-        base = parts[:-2]
-        if split not in SPLITS or speaker not in SPEAKERS or (base and base[-1].lower() not in _LAYOUTS):
+    for path in folders.walk(root, hidden=True):
+        *base, split, speaker = ("", "", *path.parent.relative_to(root).as_posix().lower().split("/"))
+        if split not in SPLITS or speaker not in SPEAKERS or base[-1] not in ("", *_LAYOUTS):
             continue
-        for name in names:
-            match = _FILE_NAME.fullmatch(name.lower())
-            if match is None or int(match["word"]) >= len(DIGITS):
-                continue
-            path = Path(folder, name)
-            if match["speaker"] != speaker:
-                raise ValueError(f"load_ti46: {path}: expected files of {speaker} in its folder, got one of another's")
-            stem = name.lower().partition(".")[0]
-            recording = Recording(f"{split}/{stem}", int(match["word"]), speaker, split, FileSlice(path))
-            yield _Found("/".join(base), recording)
+        name = path.name.lower()
+        match = _FILE_NAME.fullmatch(name)
+        if match is None or int(match["word"]) >= len(DIGITS):
+            continue
+        if match["speaker"] != speaker:
+            raise ValueError(f"load_ti46: {path}: expected files of {speaker} in its folder, got one of another's")
+        folders.check_readable(path)
+        stem = name.partition(".")[0]
+        yield Recording(f"{split}/{stem}", int(match["word"]), speaker, split, FileSlice(path))
 
 
-def _without_copies(root: Path, found: list[_Found]) -> tuple[Recording, ...]:
+def _without_copies(root: Path, found: Iterable[Recording]) -> tuple[Recording, ...]:
     """The recordings in order, each there once."""
-    first: dict[str, _Found] = {}
-    for each in found:
-        other = first.setdefault(each.recording.name, each)
-        if other is not each:
+    first: dict[str, Recording] = {}
+    for recording in found:
+        other = first.setdefault(recording.name, recording)
+        if other is not recording and not other.source.path.samefile(recording.source.path):
             raise ValueError(
-                f"load_ti46: {root}: expected each recording once, got {each.recording.name} as "
-                f"{other.recording.source.path} and {each.recording.source.path}; name the folder of one copy"
+                f"load_ti46: {root}: expected each recording once, got {recording.name} as {other.source.path} and "
+                f"{recording.source.path}; name the folder of one copy"
             )
-    return tuple(first[name].recording for name in sorted(first, key=lambda name: (name.split("/")[0] == "test", name)))
+    return tuple(first[name] for name in sorted(first, key=lambda name: (name.split("/")[0] == "test", name)))
 
 
 def _report(root: Path, recordings: tuple[Recording, ...]) -> str:

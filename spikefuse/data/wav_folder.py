@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Final
 
+from spikefuse import folders
 from spikefuse.data.audiofile import FileSlice
 from spikefuse.data.recordings import Corpus, Recording
 
@@ -26,7 +27,8 @@ def load_wav_folder(
     r"""Loads a folder of labelled ``.wav`` and ``.sph`` files, told from others by their names in any case of letters.
 
     Args:
-        folder: searched at any depth; files and folders whose names begin with a dot are passed over.
+        folder: searched at any depth, through links. Files and folders whose names begin with a dot are passed over,
+            and files of other suffixes.
         split: ``"train"``, ``"test"``, or None for both.
         pattern: regular expression that each file's path below ``folder``, with ``/`` between its parts, must match
             in whole; its group ``label`` is the name of the class, ``speaker`` who speaks (else empty) and ``split``
@@ -41,6 +43,8 @@ def load_wav_folder(
     Raises:
         ValueError: no such folder, no sound files in it, a path that ``pattern`` does not match, a class that is not
             of ``classes``, another split, or a pattern that is none or lacks the group ``label``.
+        OSError: a folder or a sound file that may not be read, a link to a path that does not exist, or one that leads
+            back to a folder it lies in. The message names it: no class and no recording is left out unsaid.
 
     Example:
         >>> import tempfile
@@ -61,16 +65,16 @@ def load_wav_folder(
     if "label" not in expression.groupindex:
         raise ValueError(f"load_wav_folder: expected a group (?P<label>...) in pattern, got {pattern!r}")
     root = Path(folder).expanduser().absolute()
-    if not root.is_dir():
+    if not folders.is_folder(root):
         raise ValueError(f"load_wav_folder: expected folder to exist, got {root}")
 
     found: dict[str, dict[str, str]] = {}
     unmatched = []
-    for path in root.rglob("*"):
-        name = path.relative_to(root).as_posix()
-        hidden = any(part.startswith(".") for part in name.split("/"))
-        if hidden or path.suffix.lower() not in _SUFFIXES or not path.is_file():
+    for path in folders.walk(root):
+        if path.suffix.lower() not in _SUFFIXES:
             continue
+        folders.check_readable(path)
+        name = path.relative_to(root).as_posix()
         if (match := expression.fullmatch(name)) is None or match["label"] is None:
             unmatched.append(name)
         else:
