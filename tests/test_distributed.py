@@ -12,6 +12,7 @@ import distributed_workers as workers
 import pytest
 import torch
 import torch.distributed as dist
+from permissions import forbidden
 from ranks import launch, spawn_surviving
 from torch import Tensor
 
@@ -309,6 +310,64 @@ class TestCheckpoints:
         with pytest.raises(OSError, match="step-000000000002"):
             checkpoint.save(tmp_path / "run", 2, {"weight": torch.ones(3)})
         assert checkpoint.latest(tmp_path / "run") == path
+
+    def test_linked_ones_are_found(self, tmp_path: Path) -> None:
+        path = checkpoint.save(tmp_path / "disk", 1, {"weight": torch.ones(3)})
+        (tmp_path / "run").symlink_to("disk")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / path.name).symlink_to(path)
+        for folder in (tmp_path / "run", tmp_path / "other"):
+            last, weight = checkpoint.latest(folder), torch.zeros(3)
+            assert last is not None
+            checkpoint.load_(last, {"weight": weight})
+            assert weight.sum() == 3
+
+    @pytest.mark.parametrize("mode", [0o000, 0o600])
+    @pytest.mark.parametrize("name", ["run", "run/step-000000000001", "."])
+    def test_one_that_cannot_be_looked_at_is_not_absent(self, name: str, mode: int, tmp_path: Path) -> None:
+        path = checkpoint.save(tmp_path / "run", 1, {"weight": torch.ones(3)})
+        with forbidden(tmp_path / name, mode):
+            with pytest.raises(PermissionError, match=f"cannot be .*'{tmp_path}/run"):
+                checkpoint.latest(tmp_path / "run")
+            with pytest.raises(PermissionError, match=f"cannot be .*'{path}/info.json'"):
+                checkpoint.load_(path, {"weight": torch.ones(3)})
+            with pytest.raises((PermissionError, FileExistsError), match=str(path)):
+                checkpoint.save(tmp_path / "run", 1, {"weight": torch.ones(3)})
+        assert checkpoint.latest(tmp_path / "run") == path
+
+    def test_a_run_s_folder_that_cannot_be_listed_is_not_empty(self, tmp_path: Path) -> None:
+        checkpoint.save(tmp_path, 1, {"weight": torch.ones(3)})
+        with forbidden(tmp_path, 0o300), pytest.raises(PermissionError, match=f"folder cannot be read.*'{tmp_path}'"):
+            checkpoint.latest(tmp_path)
+
+    def test_dangling_links_are_not_absent_checkpoints(self, tmp_path: Path) -> None:
+        checkpoint.save(tmp_path / "run", 1, {"weight": torch.ones(3)})
+        last = tmp_path / "run" / "step-000000000002"
+        last.symlink_to("/disk/gone")
+        (tmp_path / "gone").symlink_to("/disk/gone")
+        for look in (lambda: checkpoint.latest(last.parent), lambda: checkpoint.load_(last, {})):
+            with pytest.raises(FileNotFoundError, match=f"'{last}' -> '/disk/gone'"):
+                look()
+        for folder in (tmp_path / "gone", tmp_path / "gone" / "run"):
+            with pytest.raises(FileNotFoundError, match=f"'{tmp_path}/gone' -> '/disk/gone'"):
+                checkpoint.latest(folder)
+        (tmp_path / "file").touch()
+        with pytest.raises(NotADirectoryError, match=f"'{tmp_path}/file'"):
+            checkpoint.latest(tmp_path / "file")
+        assert checkpoint.latest(tmp_path / "new") is None
+
+    def test_an_old_one_that_cannot_be_looked_at_does_not_stop_a_run(self, tmp_path: Path) -> None:
+        checkpoint.save(tmp_path, 1, {"weight": torch.ones(3)})
+        (tmp_path / "step-000000000002").symlink_to("gone")
+        for step in (3, 4):
+            checkpoint.save(tmp_path, step, {"weight": torch.ones(3)}, keep=1)
+        assert sorted(p.name[-1] for p in tmp_path.iterdir()) == ["2", "4"]
+
+    def test_one_whose_files_cannot_be_read_is_named(self, tmp_path: Path) -> None:
+        path = checkpoint.save(tmp_path, 1, {"weight": torch.ones(3)})
+        for file in path.iterdir():
+            with forbidden(file), pytest.raises(OSError, match=f"Permission denied: '{file}'"):
+                checkpoint.load_(path, {"weight": torch.zeros(3)})
 
 
 @pytest.fixture(scope="module")

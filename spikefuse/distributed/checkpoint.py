@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
+from spikefuse import folders
 from spikefuse.distributed.layers import NeuronParallelLIFLinear
 from spikefuse.distributed.ranks import Group, asking, own_slice, place
 from spikefuse.files import sync_folder, write_atomically
@@ -188,7 +189,7 @@ def save(
     partial = folder / f"{path.name}.partial"
 
     def begin() -> None:
-        if path.exists():
+        if folders.exists(path):
             raise FileExistsError(f"save: {path} is a complete checkpoint already")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -198,7 +199,7 @@ def save(
         sync_folder(partial)
         os.rename(partial, path)
         sync_folder(folder)
-        for old in _complete(folder)[:-keep]:
+        for old in _complete(folder, only_readable=True)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     _first_rank_does(begin, "beginning a checkpoint", group)
@@ -217,6 +218,10 @@ def latest(folder: str | Path) -> Path | None:
 
     Args:
         folder: as given to :func:`save`; need not exist.
+
+    Raises:
+        OSError: the folder or a checkpoint in it may not be read, or is a link to a path that does not exist. A run
+            that took it for absent would begin anew.
 
     >>> latest("/nowhere") is None
     True
@@ -259,7 +264,7 @@ def load_(path: str | Path, state: Mapping[str, Tensor], group: Group = None) ->
         PeerError: another rank is lost.
     """
     path = Path(path)
-    if not (path / _INFO).exists():
+    if not folders.exists(path / _INFO):
         raise FileNotFoundError(f"load_: {path} is no complete checkpoint")
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
     for name, tensor in state.items():
@@ -281,11 +286,14 @@ def _reasons(error: CheckpointException) -> str:
     return "; ".join(f"rank {rank}: {wrapped[0]}" for rank, wrapped in error.failures.items())
 
 
-def _complete(folder: Path) -> list[Path]:
-    """Complete checkpoints, the last one last."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if re.fullmatch(r"step-\d{12}", p.name) and (p / _INFO).exists())
+def _complete(folder: Path, *, only_readable: bool = False) -> list[Path]:
+    """Complete checkpoints, the last one last; one that cannot be looked at is an error unless left out."""
+    found = []
+    for path in folders.entries(folder) if folders.exists(folder) else []:
+        with contextlib.suppress(OSError) if only_readable else contextlib.nullcontext():
+            if re.fullmatch(r"step-\d{12}", path.name) and folders.exists(path / _INFO):
+                found.append(path)
+    return found
 
 
 def _first_rank_does(action: Callable[[], None], what: str, group: Group) -> None:
