@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import spikefuse
+from spikefuse import folders
 from spikefuse.extras import require
 from spikefuse.files import write_atomically
 
@@ -86,11 +87,12 @@ def read(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dic
     Raises:
         CheckpointError: no checkpoint, cut short, damaged, or of another format or version; the message says which.
         ImportError: safetensors is not installed.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read; where a link to it is broken, the message names the link and its target.
     """
     path = Path(path)
     module = require("safetensors.torch", "safetensors", "a checkpoint")
-    content = path.read_bytes()
+    with folders.open_file(path) as file:
+        content = file.read()
     header_size = int.from_bytes(content[:8], "little")
     if len(content) < 9 or content[8:9] != b"{" or header_size > _MAX_HEADER_BYTES:
         raise CheckpointError(f"{path}: not a checkpoint: expected a safetensors file, got {len(content)} other bytes")

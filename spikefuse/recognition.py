@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from spikefuse import container, data, metrics
+from spikefuse import container, data, folders, metrics
 from spikefuse.batches import derived_seed
 from spikefuse.container import CheckpointError
 from spikefuse.data import store
@@ -61,13 +61,13 @@ def recogniser(folder: str | Path | None = None) -> Recogniser:
         DatasetUnavailableError: it is not there, and neither is MNIST.
         CheckpointError: the kept one is damaged.
         ImportError: safetensors is not installed.
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be read or written to.
     """
     place = store.cache_folder() if folder is None else Path(folder)
     path = None if place is None else place / FILE
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced
         model = Recogniser()
-    if path is not None and path.exists():
+    if path is not None and folders.exists(path):
         _, tensors = container.read(path, FORMAT, VERSION)
         try:
             model.load_state_dict(tensors)

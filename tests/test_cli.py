@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from permissions import forbidden
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
@@ -299,6 +300,60 @@ def test_wrong_data_folder_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     code, out, _ = run("doctor")
     assert code == 0, "the doctor is there for this"
     assert "not usable" in out
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["reconstruct", "-o", "x.png"], ["train", "autoencoder", "--resume", "--out"]]
+)
+@pytest.mark.parametrize("name", ["r", "r/checkpoint.safetensors"])
+def test_a_run_behind_a_broken_link_or_without_permission_is_named(
+    run: Run, trained: None, command: list[str], name: str
+) -> None:
+    with forbidden(Path(name)):
+        code, _, err = run(*command, "r")
+    assert code == 2
+    assert ("ermission denied" in err or "not readable" in err) and "r" in err
+    Path(name).rename("x")
+    Path(name).symlink_to("/disk/gone")
+    code, _, err = run(*command, "r")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"a link to a path that does not exist; put it back or remove the link: '{name}' -> '/disk/gone'" in err
+
+
+def test_a_linked_run_is_read(run: Run, trained: None) -> None:
+    Path("r").rename("disk")
+    Path("r").mkdir()
+    Path("r/checkpoint.safetensors").symlink_to("../disk/checkpoint.safetensors")
+    Path("s").symlink_to("r")
+    assert run("reconstruct", "s", "-o", "x.png")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["r", "r/checkpoint.safetensors"])
+def test_a_new_run_does_not_begin_where_an_old_one_cannot_be_looked_at(run: Run, trained: None, name: str) -> None:
+    Path(name).rename("x")
+    Path(name).symlink_to("x" if name == "r" else "../gone")
+    Path("x").rename("y")
+    code, out, err = run("train", "autoencoder", *SMALL, "--out", "r")
+    assert (code, out) == (2, "")
+    assert f"a link to a path that does not exist; put it back or remove the link: '{name}' -> " in err
+
+
+def test_a_missing_checkpoint_is_a_usage_error(run: Run) -> None:
+    code, _, err = run("evaluate", "nowhere")
+    assert code == 2
+    assert "Path 'nowhere' does not exist." in err
+
+
+def test_the_doctor_names_a_folder_that_cannot_be_looked_at(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    monkeypatch.setenv("SPIKEFUSE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "400")
+    with forbidden(tmp_path / "data" / "mnist"):
+        code, out, _ = run("doctor")
+    assert code == 0
+    assert "not usable: [Errno 13] this path cannot be looked at" in out
 
 
 def test_doctor(run: Run) -> None:

@@ -202,6 +202,21 @@ def test_synthesize_without_a_trained_net_says_how_to_train_one(run: Run) -> Non
     assert not Path("x.png").exists()
 
 
+def test_paths_behind_broken_links_are_named(run: Run) -> None:
+    train(run, "--epochs", "0", "--out", "r")
+    Path("gone").symlink_to("/disk/gone")
+    for arguments in (
+        ["synthesize", "gone", "-o", "x.png", "--model", "r"],
+        ["synthesize", "sounds/test/0/0.wav", "-o", "x.png", "--model", "gone"],
+        ["train", "audio-to-image", *SMALL, "--autoencoder", "gone", "--out", "s"],
+        ["train", "audio-to-image", "--out", "gone"],
+        ["train", "audio-to-image", "--out", "gone", "--resume"],
+    ):
+        code, _, err = run(*arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "a link to a path that does not exist; put it back or remove the link: 'gone' -> '/disk/gone'" in err
+
+
 def test_a_folder_without_splits_is_divided_once_and_for_all(material: Path) -> None:
     train_part, test_part = sounds.divided("folder", material / "sounds" / "train")
     assert (len(train_part), len(test_part)) == (15, 3)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final
 import torch
 import typer
 
+from spikefuse import folders
+
 SIGNAL_EXIT: Final = 128
 """Added to the number of the signal that ended a run, the exit code."""
 
@@ -63,6 +65,14 @@ def examples(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
 
 
+def there(value: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Refuses a path with nothing at it; of a broken link the error names the target too."""
+    for path in value if isinstance(value, list) else [value]:
+        if path is not None and not folders.exists(path):
+            raise typer.BadParameter(f"Path {str(path)!r} does not exist.")
+    return value
+
+
 NETWORK: Final = "Network"
 SPIKES: Final = "Spikes"
 LEARNING: Final = "Learning"
@@ -92,7 +102,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew where the folder has a checkpoint.")]
 Seed = Annotated[int | None, whole("Of weights, order and spikes: one seed, one result. Default: 0.", least=0)]
 SpikeSeed = Annotated[int | None, whole("Of the spikes. Default: the training's.", least=0)]
-CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run.", exists=True)]
+CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run.", callback=there)]
 OtherDataset = Annotated[
     DatasetName | None, typer.Option("--dataset", metavar="NAME", help="Default: what the model was trained on.")
 ]

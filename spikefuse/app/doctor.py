@@ -67,7 +67,7 @@ def _dataset(name: str) -> str:
         if cache is None:
             return f'not here: set {store.DATA_VARIABLE} to its folder, or pip install "spikefuse[app]" to download it'
         return f"not here: downloaded to {cache} when first asked for, or set {store.DATA_VARIABLE} to its folder"
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return f"not usable: {error}"
 
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from spikefuse import checkpoint, data, plotting
+from spikefuse import checkpoint, data, folders, plotting
 from spikefuse.app import recipes, report
 from spikefuse.app.recipes import Options
 from spikefuse.files import write_atomically
@@ -51,7 +51,7 @@ def train(
         if note:
             console.print(note, soft_wrap=True)
     path = folder / CHECKPOINT
-    if path.exists() and not (resume or overwrite):
+    if not (resume or overwrite) and folders.exists(path):
         raise ValueError(
             f"{path} is there already: --resume goes on with it, --overwrite begins anew, or --out another"
         )
@@ -86,8 +86,12 @@ def train(
 
 
 def checkpoint_path(path: Path) -> Path:
-    """The checkpoint of a run's folder, or the file itself."""
-    return path / CHECKPOINT if path.is_dir() else path
+    """The checkpoint of a run's folder, or the file itself.
+
+    Raises:
+        OSError: a folder on the way may not be entered, or a link leads to a path that does not exist.
+    """
+    return path / CHECKPOINT if folders.is_folder(path) else path
 
 
 def dataset_of(kept: checkpoint.Checkpoint) -> str:
@@ -169,7 +173,7 @@ def _started(options: Options) -> tuple[Trainer, dict[str, Any]]:
 
 
 def _resumed(path: Path, options: Options, console: Console) -> tuple[Trainer, dict[str, Any]]:
-    if not path.exists():
+    if not folders.exists(path):
         raise ValueError(f"--resume: {path} is not there; --out names the folder of a run")
     kept = checkpoint.load(path)
     dataset, limit = dataset_of(kept), kept.run.get("limit")

@@ -26,6 +26,7 @@ from spikefuse.app.arguments import (
     examples,
     real,
     set_threads,
+    there,
     whole,
 )
 from spikefuse.app.synthesis_runs import COMMAND, FOLDER, SynthesisOptions, synthesize_files, train
@@ -57,7 +58,7 @@ def train_audio_to_image(
         Path | None,
         typer.Option(
             metavar="RUN",
-            exists=True,
+            callback=there,
             help="A trained spiking autoencoder. Default: one of MNIST is trained first.",
             rich_help_panel=NETWORK,
         ),
@@ -134,7 +135,7 @@ SYNTHESIZE_EPILOG: Final = examples("spikefuse synthesize seven.wav -o seven.png
 
 
 def synthesize(
-    sounds: Annotated[list[Path], typer.Argument(help="WAV or SPHERE files of one spoken digit each.", exists=True)],
+    sounds: Annotated[list[Path], typer.Argument(help="WAV or SPHERE files of one spoken digit each.", callback=there)],
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The PNG to write.")],
     model: Annotated[Path, typer.Option(help="A checkpoint, or the folder of a run.")] = FOLDER,
     seed: SpikeSeed = None,

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spikefuse import charts, checkpoint, data, plotting, recognition, synthesis_checkpoint
+from spikefuse import charts, checkpoint, data, folders, plotting, recognition, synthesis_checkpoint
 from spikefuse.app import recipes, report, runs, sounds
 from spikefuse.batches import STREAMS, TrainSettings, derived_seed
 from spikefuse.data import read_audio
@@ -82,11 +82,11 @@ def train(
         ValueError, OSError, ImportError, FloatingPointError: see :mod:`spikefuse.synthesis` and the other modules.
     """
     path = out / CHECKPOINT
-    if path.exists() and not (resume or overwrite):
+    if not (resume or overwrite) and folders.exists(path):
         raise ValueError(
             f"{path} is there already: --resume goes on with it, --overwrite begins anew, or --out another"
         )
-    if resume and not path.exists():
+    if resume and not folders.exists(path):
         raise ValueError(f"--resume: {path} is not there; --out names the folder of a run")
     kept = synthesis_checkpoint.load(path) if resume else None
     if kept is not None:
@@ -148,7 +148,7 @@ def synthesize_files(
         ValueError, OSError, ImportError: no trained net, one of artificial neurons, or sound that is refused.
     """
     path = runs.checkpoint_path(model_path)
-    if not path.exists():
+    if not folders.exists(path):
         raise ValueError(
             f"--model: expected a trained net at {path}, got none there; `{COMMAND} --out {model_path}` trains one"
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from spikefuse import (
     checkpoint,
     data,
+    folders,
     recognition,
     reference,
     synthesis,
@@ -157,7 +160,7 @@ def _run_sounds(job: SoundJob, folder: Path, tick: Tick) -> dict[str, Any]:
     pairs = synthesis.pair(job.pairing, heard.train_rates, heard.train_labels, images.images, images.labels)
     settings = TrainSettings(job.epochs, job.batch_size, job.steps, job.max_rate, job.seed)
     path = part_path(folder, job)
-    if path.exists():
+    if folders.exists(path):
         trainer = synthesis_checkpoint.load(path).resume(pairs)
     else:
         trainer = SynthesisTrainer(_audio_to_image(job, folder, pairs.rates.shape[1]), pairs, settings)
@@ -191,8 +194,11 @@ def _run_sounds(job: SoundJob, folder: Path, tick: Tick) -> dict[str, Any]:
 
 def _audio_to_image(job: SoundJob, folder: Path, features: int) -> AudioToImage | ANNAudioToImage:
     path = model_path(folder, job.autoencoder)
-    if not path.exists():
-        raise FloatingPointError("the autoencoder that it builds on diverged")
+    if not folders.exists(path):
+        if "diverged" in read_result(folder, job.autoencoder):
+            raise FloatingPointError("the autoencoder that it builds on diverged")
+        reason = f"no trained autoencoder; delete {result_path(folder, job.autoencoder)} to train it again"
+        raise FileNotFoundError(errno.ENOENT, reason, str(path))
     autoencoder = checkpoint.load(path).model
     generator = torch.Generator().manual_seed(derived_seed(job.seed, "audiocoder weights"))
     outputs = autoencoder.hidden_features
@@ -217,6 +223,24 @@ def _heard(corpus: str, limit: int | None) -> sounds.Sounds:
 def _tick(run: BatchRun, tick: Tick) -> None:
     if tick(run.batch / run.total_batches) and not run.done:
         raise InterruptedJobError
+
+
+def read_result(folder: Path, job: Job) -> dict[str, Any]:
+    """The result of a job that is done.
+
+    Raises:
+        ValueError: it is damaged or of another schema.
+        OSError: it is not there or cannot be read.
+    """
+    path = result_path(folder, job)
+    try:
+        with folders.open_file(path) as file:
+            result = json.loads(file.read())
+    except ValueError as error:
+        raise ValueError(f"{path}: a damaged result ({error}); delete it to run it again") from error
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("key") != job.key:
+        raise ValueError(f"{path}: expected a result of schema {SCHEMA}; delete it to run it again")
+    return result
 
 
 def result_path(folder: Path, job: Job) -> Path:

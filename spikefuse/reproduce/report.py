@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from spikefuse import charts
+from spikefuse import charts, folders
 from spikefuse.extras import require
 from spikefuse.files import write_atomically
 from spikefuse.reproduce import claims, energy, execute
@@ -223,9 +223,11 @@ def _kept_pictures(chart: Chart, lookup: _Lookup, sizes: Sizes, out: Path) -> li
     found = []
     for name in chart.cases:
         path = execute.picture_path(out / JOBS, with_seed(lookup.cases[name].job, 0))
-        if path.exists():
+        if folders.exists(path):
+            with folders.open_file(path) as file:
+                content = base64.b64encode(file.read()).decode()
             heading = f"{chart.heading}: {name} ({sizes.name})"
-            found.append({"heading": heading, "alt": heading, "data": base64.b64encode(path.read_bytes()).decode()})
+            found.append({"heading": heading, "alt": heading, "data": content})
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from spikefuse import folders
 from spikefuse.app import runs
 from spikefuse.files import write_atomically
 from spikefuse.reproduce import execute
@@ -121,17 +122,7 @@ def load_results(entries: Iterable[Entry], sizes: Sizes, out: Path) -> dict[str,
         ValueError: one is damaged or of another schema.
         OSError: one is not there or cannot be read.
     """
-    results = {}
-    for job in jobs_of(entries, sizes):
-        path = execute.result_path(out / JOBS, job)
-        try:
-            result = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path}: a damaged result ({error}); delete it to run it again") from error
-        if not isinstance(result, dict) or result.get("schema") != execute.SCHEMA or result.get("key") != job.key:
-            raise ValueError(f"{path}: expected a result of schema {execute.SCHEMA}; delete it to run it again")
-        results[job.key] = result
-    return results
+    return {job.key: execute.read_result(out / JOBS, job) for job in jobs_of(entries, sizes)}
 
 
 def describe(job: Job) -> str:
@@ -155,7 +146,7 @@ def describe(job: Job) -> str:
 
 def _is_done(job: Job, folder: Path) -> bool:
     # The result is written last: where it is, so is the model.
-    return execute.result_path(folder, job).exists()
+    return folders.exists(execute.result_path(folder, job))
 
 
 class _Lines:

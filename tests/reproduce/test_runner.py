@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import rich.console
 import torch
+from permissions import forbidden
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
@@ -111,6 +112,48 @@ def test_done_jobs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(execute, "run", lambda *_: pytest.fail("ran again"))
     assert runner.run_all([entry("shared")], SIZES, tmp_path, quiet()) is None
     assert numbers(tmp_path) == before
+
+
+def test_what_is_done_but_cannot_be_looked_at_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [entry("shared")]
+    runner.run_all(chosen, SIZES, tmp_path, quiet())
+    before, jobs = numbers(tmp_path), tmp_path / runner.JOBS
+    monkeypatch.setattr(execute, "run", lambda *_: pytest.fail("ran again"))
+    result = execute.result_path(jobs, SOUNDS["shared"])
+    for path, mode in ((jobs, 0o000), (jobs, 0o600), (result, 0o000)):
+        with forbidden(path, mode), pytest.raises(PermissionError, match=f"'{jobs}/"):
+            runner.run_all(chosen, SIZES, tmp_path, quiet())
+    result.rename(tmp_path / "elsewhere")
+    result.symlink_to("../elsewhere")
+    assert runner.run_all(chosen, SIZES, tmp_path, quiet()) is None
+    assert numbers(tmp_path) == before
+    result.unlink()
+    result.symlink_to("../gone")
+    with pytest.raises(FileNotFoundError, match=f"'{result}' -> '../gone'"):
+        runner.run_all(chosen, SIZES, tmp_path, quiet())
+    picture = execute.picture_path(jobs, SOUNDS["shared"])
+    result.unlink()
+    (tmp_path / "elsewhere").rename(result)
+    with forbidden(picture), pytest.raises(PermissionError, match=f"'{picture}'"):
+        report.write(chosen, SIZES, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["unreadable", "dangling", "removed"])
+def test_a_sound_whose_autoencoder_cannot_be_read_has_not_diverged(tmp_path: Path, how: str) -> None:
+    image, folder = IMAGES["ann"], tmp_path / runner.JOBS
+    execute.result_path(folder, image).parent.mkdir()
+    execute.result_path(folder, image).write_text(json.dumps(execute.run(image, folder, lambda _: False)))
+    path = execute.model_path(folder, image)
+    if how == "unreadable":
+        with forbidden(path), pytest.raises(PermissionError, match=f"'{path}'"):
+            execute.run(SOUNDS["ann"], folder, lambda _: False)
+        return
+    path.unlink()
+    if how == "dangling":
+        path.symlink_to("gone")
+    message = f"'{path}' -> 'gone'" if how == "dangling" else r"no trained autoencoder; delete .*json to train it again"
+    with pytest.raises(FileNotFoundError, match=message):
+        execute.run(SOUNDS["ann"], folder, lambda _: False)
 
 
 @pytest.mark.parametrize("method", ["shared", "gated", "ann"])
