@@ -20,6 +20,9 @@ from spikefuse import _load, ops
 sys.path.insert(0, str(Path(__file__).parent))
 
 from emulator import build
+from global_modes import pytest_runtest_setup, pytest_runtest_teardown
+
+__all__ = ["pytest_runtest_setup", "pytest_runtest_teardown"]  # a hook of pytest is one where conftest has its name
 
 # A run on a loaded machine is slow, not wrong; CI sees the same examples every time, a developer new ones.
 settings.register_profile("spikefuse", deadline=None, derandomize="CI" in os.environ, print_blob=True)

@@ -110,9 +110,11 @@ def test_any_number_of_threads_gives_the_same_bits(
 
 @pytest.fixture
 def deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 @pytest.mark.usefixtures("deterministic")

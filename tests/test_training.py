@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,13 +39,6 @@ def ann() -> Autoencoder:
 MODELS = pytest.mark.parametrize("make", [shared, gated, ann])
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def assert_same_run(a: Trainer, b: Trainer) -> None:
     assert a.batch == b.batch
     assert a.history == b.history
@@ -72,10 +65,10 @@ def test_resuming_in_the_middle_of_an_epoch_is_as_if_never_stopped(
 
 
 @pytest.mark.parametrize("make", [shared, gated])
-def test_number_of_threads_changes_nothing(make: Callable[[], Autoencoder], threads: Callable[[int], None]) -> None:
+def test_number_of_threads_changes_nothing(make: Callable[[], Autoencoder], set_threads: Callable[[int], None]) -> None:
     runs = []
     for count in (1, 2, 5):
-        threads(count)
+        set_threads(count)
         runs.append(Trainer(make(), images(), SETTINGS))
         runs[-1].run()
     assert_same_run(runs[0], runs[1])
