@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -357,3 +359,58 @@ class TestGrids:
         assert EMULATED.grid("gathered_spikes", 1000, 1000) == 20_000
         assert EMULATED.grid("gathered_spikes", 2**20, 2**20) == int(0.02 * 2**40)
         assert EMULATED.grid("large_tiles", 3000, 2048) and not EMULATED.grid("large_tiles", 1500, 196)
+
+
+class TestBuild:
+    """The library is built by whoever needs it first: a worker of pytest-xdist, a rank, a process of its own."""
+
+    BUILD = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import build
+build.BUILT = pathlib.Path(sys.argv[2])
+build.build()
+"""
+
+    @pytest.fixture
+    def start(self, tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
+        """Starts a build with a compiler that writes its results' names to a file, then ends as it is told."""
+        compiler = tmp_path / "compiler"
+        compiler.write_text(
+            '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\nsleep 0.1\n'
+            f'echo part > "$2"\necho "$2" >> {tmp_path}/written\nexit $STATUS\n'
+        )
+        compiler.chmod(0o755)
+
+        def run(status: str) -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                [sys.executable, "-c", self.BUILD, f"{HERE}/emulator", str(tmp_path)],
+                env={**os.environ, "CXX": str(compiler), "STATUS": status, "MAX_JOBS": "2"},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+        return run
+
+    @staticmethod
+    def written(folder: Path) -> list[str]:
+        return (folder / "written").read_text().splitlines()
+
+    def test_three_processes_at_once_compile_each_source_once(
+        self, start: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+    ) -> None:
+        builds = [start("0") for _ in range(3)]
+        assert [(build.communicate(timeout=60)[1], build.returncode) for build in builds] == 3 * [("", 0)]
+        written = self.written(tmp_path)
+        assert len(written) == len(set(written)) > 3
+        assert (tmp_path / "emulator" / "_C_emulated.so").exists()
+
+    def test_what_a_killed_compiler_leaves_is_compiled_again(
+        self, start: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+    ) -> None:
+        killed = start("137")
+        assert "RuntimeError" in killed.communicate(timeout=60)[1]
+        begun = set(self.written(tmp_path))
+        (tmp_path / "written").unlink()
+        assert start("0").communicate(timeout=60)[1] == ""
+        assert begun and begun < set(self.written(tmp_path))

@@ -5,17 +5,21 @@ The library registers every op that has CUDA kernels a second time, as torch.ops
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+BUILT = ROOT / "build"
 sys.path.insert(0, str(ROOT / "build_backend"))
 
 import native  # noqa: E402 - found only after the line above
@@ -27,14 +31,27 @@ def torch_folder() -> Path:
     return Path(spec.origin).parent
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes other processes that build into the folder wait; the lock ends with its process."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def build(sanitize: str = "") -> Path:
-    """The library, compiled where it is out of date.
+    """The library, compiled where it is out of date, by one process at a time.
 
     Raises:
         RuntimeError: the compiler's message.
     """
-    folder = ROOT / "build" / ("emulator-" + sanitize.replace(",", "-") if sanitize else "emulator")
+    folder = BUILT / ("emulator-" + sanitize.replace(",", "-") if sanitize else "emulator")
     folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        return build_into(folder, sanitize)
+
+
+def build_into(folder: Path, sanitize: str) -> Path:
     library = folder / "_C_emulated.so"
     kernels = [ROOT / name for name in native.sources("cuda") if name.endswith(".cu")]
     sources = [*kernels, HERE / "emulated.cpp", HERE / "emulator.cpp"]
@@ -50,7 +67,10 @@ def build(sanitize: str = "") -> Path:
     def compile_one(source: Path) -> Path:
         target = folder / (source.stem + ".o")
         if not target.exists() or target.stat().st_mtime < max(newest, source.stat().st_mtime):
-            run([*compiler, *flags, "-x", "c++", "-c", str(source), "-o", str(target)])
+            # a compiler that is killed leaves a part of a file, which would be taken for the object
+            partial = target.with_suffix(".partial.o")
+            run([*compiler, *flags, "-x", "c++", "-c", str(source), "-o", str(partial)])
+            partial.replace(target)
         return target
 
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
