@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def online_gated_window(weights: list[Tensor], inputs: Tensor, targets: Tensor, 
             state[i] = v * (1 - x)
             potentials.append(v)
             spikes.append(x)
-        past = torch.arange(t + 1, dtype=torch.float32)[:, None, None]
+        past = torch.arange(t + 1, dtype=torch.float32, device=inputs.device)[:, None, None]
         weighting = decay ** (t - past)
         delta = (y != x).float() * (potentials[-1] - rule.threshold * y)
         for i in reversed(range(len(weights))):
@@ -113,20 +115,32 @@ class SigmoidSpike(torch.autograd.Function):
         return grad * sigma * (1 - sigma)
 
 
-def masked_autoencoder_loss(weights: list[Tensor], x: Tensor, target: Tensor, leak: float) -> Tensor:
+def masked_autoencoder_step(
+    weight: Tensor, z: Tensor, y: Tensor, v_hidden: Tensor, v_output: Tensor, decay: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One time step: both potentials after the reset, and the masked loss of the second layer."""
+    v_hidden = decay * v_hidden + z
+    s = SigmoidSpike.apply(v_hidden - 1)
+    v_hidden = v_hidden * (1 - s.detach())
+    v_output = decay * v_output + torch.nn.functional.linear(s, weight)
+    s_output = (v_output >= 1).float()
+    error = (y != s_output).float() * (y - v_output)
+    return v_hidden, v_output * (1 - s_output), 0.5 * error.square().sum()
+
+
+def masked_autoencoder_loss(
+    weights: list[Tensor],
+    x: Tensor,
+    target: Tensor,
+    leak: float,
+    step: Callable[..., tuple[Tensor, Tensor, Tensor]] = masked_autoencoder_step,
+) -> Tensor:
     """Two LIF layers over all steps and the masked loss of the second, as a plain loop under autograd."""
-    decay = 1 - leak
     v_hidden = x.new_zeros(x.shape[1], weights[0].shape[0])
     v_output = x.new_zeros(x.shape[1], weights[1].shape[0])
     loss = x.new_zeros(())
     currents = torch.nn.functional.linear(x, weights[0])
     for z, y in zip(currents, target, strict=True):
-        v_hidden = decay * v_hidden + z
-        s = SigmoidSpike.apply(v_hidden - 1)
-        v_hidden = v_hidden * (1 - s.detach())
-        v_output = decay * v_output + torch.nn.functional.linear(s, weights[1])
-        s_output = (v_output >= 1).float()
-        error = (y != s_output).float() * (y - v_output)
-        loss = loss + 0.5 * error.square().sum()
-        v_output = v_output * (1 - s_output)
+        v_hidden, v_output, step_loss = step(weights[1], z, y, v_hidden, v_output, 1 - leak)
+        loss = loss + step_loss
     return loss

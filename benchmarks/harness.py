@@ -20,6 +20,7 @@ from typing import Any
 
 import plots
 import torch
+from torch import Tensor
 
 from spikefuse import ops
 from spikefuse.checkpoint import versions
@@ -28,6 +29,10 @@ from spikefuse.files import write_atomically
 RESULTS = Path(__file__).parent / "results"
 # A run that writes its results does not change what it measures.
 OTHER_THAN_RESULTS = ("--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results")
+
+COMPILED_LOOP = "torch.compile of the loop"
+MAX_UNROLLED = 16
+"""Time steps up to which torch.compile is given a whole loop: it unrolls it, and 60 steps take minutes to compile."""
 
 TIMING_HEADER = ["", "median", "min-max", "times ours", "peak MB"]
 
@@ -191,12 +196,41 @@ def argument_parser(doc: str | None, result: str, devices: Sequence[str] = ("cpu
     return parser
 
 
+def compiled_loops(
+    whole: Callable[[], Tensor],
+    of_step: Callable[[Callable[..., Any]], Callable[[], Tensor]],
+    step: Callable[..., Any],
+    steps: int,
+    **options: str,
+) -> tuple[dict[str, Callable[[], Tensor]], dict[str, str]]:
+    """Cases of torch.compile of a loop over time, and the reasons for those left out.
+
+    `whole` runs the loop; `of_step` returns the same loop over another function in place of `step`.
+    """
+    # A step that is compiled again for each shape would reach torch's limit; fullgraph raises where it is reached.
+    torch.compiler.reset()
+    one = torch.compile(step, fullgraph=True, dynamic=False, **options)
+    cases, not_run = {"torch.compile of a step": of_step(one)}, {}
+    if steps <= MAX_UNROLLED:
+        cases[COMPILED_LOOP] = torch.compile(whole, fullgraph=True, dynamic=False, **options)
+    else:
+        not_run[COMPILED_LOOP] = f"{steps} unrolled steps take minutes to compile; at most {MAX_UNROLLED} are"
+    return cases, not_run
+
+
+def rows_not_run(reasons: Mapping[str, str]) -> list[list[str]]:
+    """A row for each case that was left out."""
+    return [[name, f"not run: {reason}"] for name, reason in reasons.items()]
+
+
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain text table, columns as wide as they need."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    """A plain text table, columns as wide as they need; the last cell of a shorter row runs over the others."""
+    whole = [header, *(row for row in rows if len(row) == len(header))]
+    widths = [max(len(row[i]) for row in whole) for i in range(len(header))]
+    widths[0] = max(widths[0], *(len(row[0]) for row in rows))
     print(f"\n{title}")
     for row in [header, ["-" * w for w in widths], *rows]:
-        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=False)).rstrip())
 
 
 def timing_rows(timings: Mapping[str, Timing], ours: str, memory: Mapping[str, int | None]) -> list[list[str]]:

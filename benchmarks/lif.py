@@ -10,6 +10,7 @@ of 100 % is the rate of torch's own copy, measured in the same run; a state in r
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import eager
 import harness
@@ -22,13 +23,19 @@ from spikefuse import functional
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def loop(z: Tensor) -> Tensor:
+def lif_step(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    """Spikes, and the potential after the reset."""
+    v = 0.9 * v + current
+    spikes = eager.SigmoidSpike.apply(v - 1)
+    return spikes, v * (1 - spikes.detach())
+
+
+def loop(z: Tensor, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lif_step) -> Tensor:
     """What one writes in plain PyTorch."""
     v, spikes = z.new_zeros(z.shape[1:]), []
     for current in z:
-        v = 0.9 * v + current
-        spikes.append(eager.SigmoidSpike.apply(v - 1))
-        v = v * (1 - spikes[-1].detach())
+        fired, v = step(v, current)
+        spikes.append(fired)
     return torch.stack(spikes)
 
 

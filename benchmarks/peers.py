@@ -33,6 +33,7 @@ def snntorch(weights: list[Tensor], x: Tensor, target: Tensor, leak: float) -> L
     import snntorch
 
     spike_grad = snntorch.surrogate.sigmoid(slope=1)
+    # not moved to a GPU: all of its buffers are single numbers, and it would wait for the GPU to read one at each step
     neurons = [
         snntorch.Leaky(beta=1 - leak, reset_mechanism="zero", reset_delay=False, spike_grad=spike_grad) for _ in weights
     ]
@@ -64,7 +65,7 @@ def spikingjelly(weights: list[Tensor], x: Tensor, target: Tensor, leak: float) 
             surrogate_function=surrogate.Sigmoid(alpha=1.0),
             step_mode="m",
             store_v_seq=i == 1,
-        )
+        ).to(x.device)
         for i, _ in enumerate(weights)
     ]
 
@@ -87,7 +88,7 @@ def norse(weights: list[Tensor], x: Tensor, target: Tensor, leak: float) -> Loss
 
     dt = 0.001
     # 1 - tanh^2(x / 2) = 4 sigmoid(x) (1 - sigmoid(x))
-    neuron = LIFBoxParameters(tau_mem_inv=torch.tensor(leak / dt), method="tanh", alpha=0.5)
+    neuron = LIFBoxParameters(tau_mem_inv=torch.tensor(leak / dt, device=x.device), method="tanh", alpha=0.5)
 
     def loss() -> Tensor:
         scaled = [w / leak for w in weights]
@@ -122,7 +123,9 @@ def sinabs(weights: list[Tensor], x: Tensor, target: Tensor, leak: float) -> Los
             reset_fn=MembraneReset(),
             surrogate_grad_fn=sigmoid_derivative,
             record_states=i == 1,
-        ).requires_grad_(False)
+        )
+        .requires_grad_(False)
+        .to(x.device)
         for i, _ in enumerate(weights)
     ]
     inputs, targets = (spikes.transpose(0, 1).contiguous() for spikes in (x, target))
