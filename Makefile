@@ -15,6 +15,12 @@ export SPIKEFUSE_DATA := $(abspath ../shared/data)
 endif
 endif
 
+ifeq ($(origin SPIKEFUSE_TORCH_HEADERS),undefined)
+ifneq ($(wildcard ../shared/torch-headers),)
+export SPIKEFUSE_TORCH_HEADERS := $(abspath ../shared/torch-headers)
+endif
+endif
+
 NATIVE := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
 EMULATOR := $(wildcard tests/emulator/*.h tests/emulator/*.cpp tests/emulator/include/*.h)
 # Written by every build, so it stands for the editable installation as a whole.
@@ -28,7 +34,7 @@ TESTED_PEERS := snntorch==1.0.0 spikingjelly==2.0.0 loguru lyon==1.0.0
 OTHER_PEERS := norse==1.1.0 sinabs==3.1.3 nir==1.0.8 nirtorch==2.6 h5py==3.16.0 pbr==7.1.3
 SANITIZE_TESTS ?= $(addprefix tests/test_,lif.py masked_loss.py packed.py poisson.py spike_matmul.py lif_linear.py emulator.py online.py)
 
-.PHONY: help install demo reproduce-quick test test-slow test-peers peers lint format cuda-compile cuda-table cuda-link sanitize clean
+.PHONY: help install demo reproduce-quick test test-slow test-peers peers lint format cuda-compile cuda-table cuda-link cuda-headers sanitize clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -85,6 +91,9 @@ cuda-table: $(BUILT) ## write the table of the kernels' registers that cuda-comp
 
 cuda-link: $(BUILT) ## link the CUDA half without a CUDA torch, and see which ops it registers
 	$(BIN)/python tools/cuda_check.py link
+
+cuda-headers: $(BUILT) ## compile all of csrc with the headers of every supported torch (SPIKEFUSE_TORCH_HEADERS)
+	$(BIN)/python tools/cuda_check.py headers
 
 sanitize: $(VENV)/.dev ## run the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	tools/sanitize.sh "$(BIN)/python" "$(SANITIZED)" $(SANITIZE_ARGS) $(SANITIZE_TESTS)

@@ -29,10 +29,10 @@ CUDA_EXTENSION = f"{PACKAGE}._C_cuda"
 BUILD_INFO = "_build_info.json"
 
 
-def compiler_version() -> str:
+def compiler_version(compiler: list[str]) -> str:
     """First line of what the C++ compiler says of itself."""
-    command = [*shlex.split(os.environ.get("CXX", "c++")), "--version"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
+    return (done.stdout.splitlines() or ["unknown"])[0]
 
 
 def torch_build() -> tuple[list[Extension], type[build_ext]]:
@@ -87,7 +87,6 @@ def torch_build() -> tuple[list[Extension], type[build_ext]]:
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "torch_target": ".".join(map(str, native.TORCH_TARGET)),
-        "compiler": compiler_version(),
         "sanitize": sanitize,
         "cuda_built": decision.build,
         "cuda_reason": decision.reason,
@@ -114,7 +113,7 @@ def torch_build() -> tuple[list[Extension], type[build_ext]]:
 
         def build_extensions(self) -> None:
             # Python's own CFLAGS, which may hold anything from -g to -march=native, are left out.
-            compiler = [*shlex.split(os.environ.get("CXX", "c++"))]
+            compiler = native.cxx_compiler()
             for name in ("compiler_so", "compiler_so_cxx"):
                 if hasattr(self.compiler, name):
                     self.compiler.set_executable(name, compiler)
@@ -122,6 +121,10 @@ def torch_build() -> tuple[list[Extension], type[build_ext]]:
 
         def run(self) -> None:
             half = "CPU and CUDA" if decision.build else "CPU only"
+            try:
+                compiler = native.cxx_compiler()
+            except native.BuildError as error:
+                raise SystemExit(f"{PACKAGE}: {error}") from None
             print(f"{PACKAGE}: building for {half}: {decision.reason}", flush=True)
             folders = [Path(self.build_lib, PACKAGE)]
             if self.inplace:
@@ -129,7 +132,8 @@ def torch_build() -> tuple[list[Extension], type[build_ext]]:
             for folder in folders:  # an earlier build's CUDA half must not stay beside a new CPU half
                 (folder / Path(self.get_ext_filename(CUDA_EXTENSION)).name).unlink(missing_ok=True)
             super().run()
-            text = json.dumps({PACKAGE: self.distribution.get_version(), **info}, indent=2) + "\n"
+            facts = {PACKAGE: self.distribution.get_version(), **info, "compiler": compiler_version(compiler)}
+            text = json.dumps(facts, indent=2) + "\n"
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / BUILD_INFO).write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH_TARGET = (2, 11)
+SUPPORTED_TORCH = ("2.11", "2.12", "2.13", "2.14")
 DEFAULT_ARCHS = ("8.0", "9.0", "10.0", "12.0")
 OLDEST_ARCH = 80
 SANITIZERS = ("address", "undefined", "thread")
@@ -92,6 +94,50 @@ def sanitizers(requested: str) -> str:
     if unknown:
         raise BuildError(f"SPIKEFUSE_SANITIZE: expected a comma-separated list of {SANITIZERS}, got {requested!r}")
     return requested
+
+
+# Uses of the language and of its library that came with C++17.
+CPP17 = """
+#include <optional>
+#include <tuple>
+template <class T> constexpr int size() { if constexpr (sizeof(T) > 1) return 2; else return 1; }
+static std::optional<int> sum(std::tuple<int, int> pair) { auto [a, b] = pair; return a + b + size<int>(); }
+extern "C" int spikefuse_probe() { return sum({1, 2}).value(); }
+"""
+
+
+def cxx_compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The command of the C++ compiler, CXX or c++, when it compiles C++17.
+
+    Raises:
+        BuildError: there is none, it cannot be run, or it is too old; the message says how to install one.
+    """
+    command = shlex.split(environ.get("CXX", "")) or ["c++"]
+    source = "CXX names" if environ.get("CXX", "").strip() else "the default is"
+    install = (
+        "install one (Debian, Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install) "
+        "or set CXX to it"
+    )
+    try:
+        done = subprocess.run(
+            [*command, "-std=c++17", "-x", "c++", "-S", "-o", "-", "-"],
+            input=CPP17,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(environ),
+        )
+    except OSError as error:
+        raise BuildError(
+            f"a C++17 compiler is needed: {source} {command[0]!r}: {error.strerror or error}; {install}"
+        ) from None
+    if done.returncode or "spikefuse_probe" not in done.stdout:
+        said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        raise BuildError(
+            f"a C++17 compiler is needed: {source} {shlex.join(command)!r}, which cannot compile C++17 "
+            f"({said or f'exit status {done.returncode}'}); {install}"
+        )
+    return command
 
 
 @dataclass(frozen=True)

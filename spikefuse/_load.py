@@ -20,6 +20,14 @@ CUDA_LIBRARY: Final = "_C_cuda.abi3.so"
 BUILD_INFO: Final = "_build_info.json"
 REBUILD: Final = "pip install --no-build-isolation --no-deps --force-reinstall ."
 
+TESTED_TORCH: Final[dict[str, str]] = {
+    "2.11": "compiled with its headers in CI; op tests passed on an H100 (torch 2.11.0+cu130)",
+    "2.12": "compiled with its headers in CI",
+    "2.13": "the whole test suite in CI (CPU)",
+    "2.14": "compiled with its headers in CI; a wheel built with 2.13 ran on 2.14+cu130 (CPU)",
+}
+"""How each release of torch was tested."""
+
 # Their presence tells that there is an NVIDIA driver. Asking torch.cuda would start it, and CUDA that was started
 # before a fork does not work in the child.
 DRIVER_FILES: Final = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")

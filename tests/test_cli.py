@@ -27,7 +27,7 @@ pytest.importorskip("matplotlib")
 import rich.console
 
 import spikefuse
-from spikefuse import checkpoint, cli, data
+from spikefuse import _load, checkpoint, cli, data
 from spikefuse.app import doctor, recipes, report, runs
 from spikefuse.models import SpikingAutoencoder, preset
 from spikefuse.training import Trainer, TrainSettings
@@ -367,6 +367,8 @@ def test_doctor(run: Run) -> None:
         "typer",
     ):
         assert text in out
+    assert _load.TESTED_TORCH["2.13"] in doctor._tested("2.13.0+cpu")
+    assert doctor._tested("3.0.0") == f"3.0: not tested; tested are {', '.join(_load.TESTED_TORCH)}"
     names = [name for name, _ in doctor.facts()]
     assert len(names) == len(set(names))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -72,6 +73,95 @@ class TestCudaDecision:
     def test_no_visible_gpu_is_asked_for(self) -> None:
         for file in (ROOT / "setup.py", *(ROOT / "build_backend").glob("*.py")):
             assert not re.search(r"torch\.cuda\b", file.read_text(encoding="utf-8")), file
+
+
+class TestReleasesOfTorch:
+    """61: a declared minimum version that was never compiled."""
+
+    def test_the_oldest_one_is_the_first_that_is_compiled(self) -> None:
+        assert native.SUPPORTED_TORCH[0] == ".".join(map(str, native.TORCH_TARGET))
+        assert native.TORCH_TARGET == _load.OLDEST_TORCH
+
+    def test_the_readme_and_the_doctor_say_how_each_was_tested(self) -> None:
+        assert tuple(_load.TESTED_TORCH) == native.SUPPORTED_TORCH
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        rows = "\n".join(f"| {release} | {how} |" for release, how in _load.TESTED_TORCH.items())
+        assert f"| torch | how it was tested |\n|---|---|\n{rows}\n" in readme
+
+    @pytest.mark.parametrize("half", ["check_cpp", "check_cu"])
+    def test_a_name_that_a_release_lacks_is_found(self, half: str, tmp_path: Path) -> None:
+        nvcc = native.find_nvcc()
+        if half == "check_cu" and nvcc is None:
+            pytest.skip("no nvcc")
+        torch_folder = tmp_path / "2.10.0" / "torch"
+        (torch_folder / "include").mkdir(parents=True)
+        source = tmp_path / ("file.cu" if half == "check_cu" else "file.cpp")
+        arguments = (str(source), torch_folder, nvcc if half == "check_cu" else [])
+        source.write_text("int main() { return 0; }\n")
+        getattr(cuda_check, half)(*arguments)
+        source.write_text("int main() { STABLE_MACRO(0); }\n")
+        with pytest.raises(SystemExit, match="STABLE_MACRO"):
+            getattr(cuda_check, half)(*arguments)
+
+    def test_missing_headers_are_skipped_aloud(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("SPIKEFUSE_TORCH_HEADERS", str(tmp_path))
+        monkeypatch.setattr(native, "sources", lambda half: [])
+        monkeypatch.setattr(cuda_check, "installed_release", lambda: "2.13.0")
+        cuda_check.check_headers(None)
+        said = capsys.readouterr().out
+        assert "no nvcc in CUDA_HOME, CUDA_PATH, PATH or /usr/local/cuda: headers of the CUDA half SKIPPED" in said
+        assert f"headers of torch 2.11, 2.12, 2.14 SKIPPED: no archive of them in {tmp_path}" in said
+        assert "the CPU half of csrc compile with the headers of torch 2.13.0" in said
+
+
+class TestCompiler:
+    def compiler(self, folder: Path, script: str) -> str:
+        program = folder / "compiler"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        return str(program)
+
+    def test_one_that_works_is_taken_with_its_options(self) -> None:
+        assert native.cxx_compiler()
+        assert native.cxx_compiler({**os.environ, "CXX": "c++ -O1"}) == ["c++", "-O1"]
+
+    def test_none(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            native.BuildError, match=r"C\+\+17 compiler is needed: the default is 'c\+\+': No such file .*g\+\+"
+        ):
+            native.cxx_compiler({"PATH": str(tmp_path)})
+
+    def test_cxx_names_none(self, tmp_path: Path) -> None:
+        with pytest.raises(native.BuildError, match=r"CXX names 'g\+\+-99': No such file .* or set CXX to it"):
+            native.cxx_compiler({**os.environ, "CXX": "g++-99 -O1"})
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(native.BuildError, match=r"CXX names .*: Permission denied"):
+            native.cxx_compiler({**os.environ, "CXX": str(tmp_path / "folder")})
+
+    @pytest.mark.parametrize(
+        ("script", "message"),
+        [
+            ("echo 'error: unknown option -std=c++17' >&2; exit 1", "error: unknown option -std="),
+            ("exit 3", "exit status 3"),
+            ('echo "$@"', "exit status 0"),
+        ],
+        ids=["too old", "silent", "no compiler"],
+    )
+    def test_one_that_cannot_compile_the_language(self, script: str, message: str, tmp_path: Path) -> None:
+        program = self.compiler(tmp_path, script)
+        with pytest.raises(native.BuildError, match=f"CXX names .*compiler', which cannot compile .*{message}"):
+            native.cxx_compiler({**os.environ, "CXX": program})
+
+    def test_the_build_says_it_in_one_line(self, tmp_path: Path) -> None:
+        arguments = ["setup.py", "build_ext", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path)]
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, "CXX": "g++-99"}, capture_output=True, text=True
+        )
+        assert done.returncode != 0
+        assert done.stderr.splitlines()[-1].startswith("spikefuse: a C++17 compiler is needed: CXX names 'g++-99'")
+        assert "Traceback" not in done.stderr
 
 
 class TestArchitectures:

@@ -4,6 +4,9 @@
 shared memory or stack differ from those in cuda_kernels.json, which `compile --write` writes; `link` links the objects
 against the three functions that a CPU build of torch lacks, leaving nothing undefined, and loads the result to see
 which ops it registers. Both do nothing, and say so, where there is no nvcc or no kernel yet.
+
+`headers` gives all of csrc, both halves, to the compilers' front ends with the headers of every supported release of
+torch: of the installed one, and of the archives RELEASE.tar.xz in the folder SPIKEFUSE_TORCH_HEADERS.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +83,7 @@ def compile_one(source: str, arch: int, nvcc: native.Nvcc) -> str:
         ]
     else:
         include = ["-isystem", str(nvcc.toolkit / "include")]
-        command = [os.environ.get("CXX", "c++"), *native.cxx_flags(torch_folder()), "-DUSE_CUDA", *include]
+        command = [*native.cxx_compiler(), *native.cxx_flags(torch_folder()), "-DUSE_CUDA", *include]
     text = run([*command, "-c", str(ROOT / source), "-o", str(target)])
     log.write_text(text, encoding="utf-8")
     print(f"compiled {source} for {target.parent.name}", flush=True)
@@ -201,7 +207,7 @@ def link(nvcc: native.Nvcc) -> None:
     library.parent.mkdir(exist_ok=True)
     paths = [f"-L{folder}" for folder in folders]
     libraries = ["-ltorch_cuda", "-ltorch_cpu", "-lcudart"]
-    run(["c++", "-shared", *objects, *paths, *libraries, "-Wl,-z,defs", "-o", str(library)])
+    run([*native.cxx_compiler(), "-shared", *objects, *paths, *libraries, "-Wl,-z,defs", "-o", str(library)])
     print(f"cuda_check: linked {library.relative_to(ROOT)} for sm_{arch}, nothing undefined")
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)}
     subprocess.run([sys.executable, "-W", "ignore", __file__, "ops", str(library)], env=environment, check=True)
@@ -225,10 +231,82 @@ def ops(library: Path) -> None:
         print(f"cuda_check: without a CUDA kernel: {', '.join(missing)}")
 
 
+def installed_release() -> str:
+    """The installed torch's release, such as "2.13.0", read without importing torch."""
+    text = (torch_folder() / "version.py").read_text(encoding="utf-8")
+    match = re.search(r"__version__\s*=\s*['\"](\d+\.\d+\.\d+)", text)
+    if match is None:
+        raise SystemExit(f"cuda_check: {torch_folder() / 'version.py'} names no release")
+    return match[1]
+
+
+def torch_folders(archives: Path | None) -> dict[str, Path]:
+    """By release, the installed torch and the unpacked archives."""
+    folders = {installed_release(): torch_folder()}
+    for archive in sorted(archives.glob("*.tar.xz")) if archives else []:
+        folder = OUT / "headers" / archive.name.removesuffix(".tar.xz")
+        if not (folder / "torch" / "include").is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(archive) as file:
+                file.extractall(folder, filter="data")
+        folders.setdefault(folder.name, folder / "torch")
+    return folders
+
+
+def check_cpp(source: str, torch: Path, extra: list[str]) -> None:
+    """Parses and type-checks a C++ file, templates instantiated."""
+    run([*native.cxx_compiler(), *native.cxx_flags(torch), *extra, "-fsyntax-only", str(ROOT / source)])
+
+
+def check_cu(source: str, torch: Path, nvcc: native.Nvcc) -> None:
+    """Parses and type-checks a CUDA file by nvcc's own front end: its steps up to cudafe++, host and device code."""
+    folder = OUT / "headers" / torch.parent.name / Path(source).stem
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = [*native.nvcc_flags(torch), "-arch=sm_90", "--keep", "--keep-dir", str(folder), "--dryrun"]
+    steps = re.findall(r"^#\$ (.+)$", run([nvcc.program, *flags, "-c", str(ROOT / source)]), re.MULTILINE)
+    last = next(i for i, step in enumerate(steps) if step.startswith(("cudafe++ ", '"cudafe++"')))
+    path = os.pathsep.join([str(nvcc.toolkit / "bin"), str(nvcc.toolkit / "nvvm" / "bin"), os.environ["PATH"]])
+    for step in steps[last - 1 : last + 1]:  # the preprocessor for host code, then the front end
+        done = subprocess.run(
+            step, shell=True, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"{source} with the headers of {torch.parent.name}:\n{done.stdout}{done.stderr}")
+
+
+def check_headers(nvcc: native.Nvcc | None) -> None:
+    """Type-checks all of csrc beside every release of torch whose headers are here; says which are not."""
+    named = os.environ.get("SPIKEFUSE_TORCH_HEADERS")
+    folders = torch_folders(Path(named) if named else None)
+    if nvcc is None:
+        print("cuda_check: no nvcc in CUDA_HOME, CUDA_PATH, PATH or /usr/local/cuda: headers of the CUDA half SKIPPED")
+    jobs: list[Callable[[], None]] = []
+    for torch in folders.values():
+        jobs += [partial(check_cpp, source, torch, []) for source in native.sources("cpu")]
+        if nvcc is not None:
+            extra = ["-DUSE_CUDA", "-isystem", str(nvcc.toolkit / "include")]
+            for source in native.sources("cuda"):
+                if source.endswith(".cu"):
+                    jobs.append(partial(check_cu, source, torch, nvcc))
+                else:
+                    jobs.append(partial(check_cpp, source, torch, extra))
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
+        for result in [pool.submit(job) for job in jobs]:
+            result.result()
+    halves = "the CPU half" if nvcc is None else "both halves"
+    print(f"cuda_check: {halves} of csrc compile with the headers of torch {', '.join(sorted(folders))}")
+    missing = [
+        release for release in native.SUPPORTED_TORCH if not any(name.startswith(f"{release}.") for name in folders)
+    ]
+    if missing:
+        where = f"in {named}" if named else "since SPIKEFUSE_TORCH_HEADERS names no folder"
+        print(f"cuda_check: headers of torch {', '.join(missing)} SKIPPED: no archive of them {where}")
+
+
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("compile", "link", "ops"))
+    parser.add_argument("what", choices=("compile", "link", "headers", "ops"))
     parser.add_argument("library", nargs="?", type=Path, help="for ops: the library to load")
     parser.add_argument("--write", action="store_true", help=f"for compile: write {TABLE.name} anew")
     arguments = parser.parse_args()
@@ -237,6 +315,9 @@ def main() -> int:
         return 0
     try:
         nvcc = native.find_nvcc()
+        if arguments.what == "headers":
+            check_headers(nvcc)
+            return 0
         if not native.sources("cuda"):
             print(f"cuda_check: no sources in csrc/cuda: nothing to {arguments.what}")
             return 0

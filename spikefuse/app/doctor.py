@@ -32,6 +32,7 @@ def facts() -> list[tuple[str, str]]:
         ("spikefuse", f"{spikefuse.__version__} in {_load.FOLDER}"),
         ("Python", f"{platform.python_version()}, {platform.platform()}"),
         ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
+        ("torch, tested", _tested(torch.__version__)),
         ("NumPy", np.__version__),
         ("built with", _built_with(built)),
         ("CPU kernels", f"{ops.cpu_instruction_set()}, {torch.get_num_threads()} threads"),
@@ -41,6 +42,17 @@ def facts() -> list[tuple[str, str]]:
     rows += [(f"data set {name}", _dataset(name)) for name in data.DATASETS]
     rows += [(f"extra {name}", _extra(packages)) for name, packages in EXTRAS.items()]
     return rows
+
+
+def _tested(version: str) -> str:
+    """How this release of torch was tested.
+
+    >>> _tested("2.12.1+cpu")
+    '2.12: compiled with its headers in CI'
+    """
+    release = ".".join(version.split(".")[:2])
+    known = _load.TESTED_TORCH.get(release, f"not tested; tested are {', '.join(_load.TESTED_TORCH)}")
+    return f"{release}: {known}"
 
 
 def _built_with(built: dict[str, object]) -> str:

@@ -59,7 +59,7 @@ def build_into(folder: Path, sanitize: str) -> Path:
     shared += [*HERE.glob("*.h"), *HERE.glob("include/*.h"), Path(native.__file__), Path(__file__)]
     newest = max(path.stat().st_mtime for path in shared)
 
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    compiler = native.cxx_compiler()
     flags = [*native.cxx_flags(torch_folder(), sanitize), f"-I{HERE / 'include'}", "-DSPIKEFUSE_EMULATED"]
     # Pragmas of nvcc are unknown; a kernel's name is found only where it is exported.
     flags += ["-Wno-unknown-pragmas", "-fvisibility=default"]
