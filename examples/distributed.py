@@ -72,7 +72,7 @@ def main() -> None:
             checkpoint.save(options.folder, batch + 1, state)
             if rank == 0:
                 print(f"batch {batch + 1} on {ranks} ranks, from batch {done} on: loss {loss:.2f}")
-    dist.destroy_process_group()
+    distributed.shutdown()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from spikefuse import distributed
+
 
 def _rank(
     rank: int,
@@ -34,10 +36,8 @@ def _rank(
     )
     try:
         torch.save(run(*arguments), Path(folder) / f"{rank}.pt")
-        if orderly:  # no rank closes its connections while another is still in its last exchange
-            dist.barrier()
     finally:
-        dist.destroy_process_group()
+        distributed.shutdown(wait=orderly)
 
 
 def launch(ranks: int, folder: Path, run: Callable[..., Any], *arguments: Any, timeout: float = 60) -> list[Any]:

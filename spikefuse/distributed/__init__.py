@@ -6,11 +6,13 @@ are (:mod:`spikefuse.distributed.checkpoint`). All ranks see the same batch; to 
 of plain :class:`spikefuse.LIFLinear` into DistributedDataParallel, or into ``fully_shard`` after
 :func:`for_fully_shard`. ``docs/scaling.md`` says what each way sends.
 
-Without ``torch.distributed.init_process_group`` there is one rank, and everything here works without a group.
+Without ``torch.distributed.init_process_group`` there is one rank, and everything here works without a group. End a
+program that has called it with :func:`shutdown`.
 """
 
 from __future__ import annotations
 
+from spikefuse.distributed.ending import shutdown
 from spikefuse.distributed.layers import NeuronParallelLIFLinear, for_fully_shard
 from spikefuse.distributed.online import forward, gather, online_step_, shard
 from spikefuse.distributed.ranks import PeerError, gather_spikes, neuron_slice, place
@@ -26,4 +28,5 @@ __all__ = [
     "online_step_",
     "place",
     "shard",
+    "shutdown",
 ]
