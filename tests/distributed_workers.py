@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +317,86 @@ def refuse_batches() -> list[str]:
     # one rank's slice alone leaves the numbers: all hear of it
     attempt(weights, x, y, OnlineRule(optimizer="sgd", lr=1e38))
     return messages
+
+
+def gloo_threads() -> int:
+    """Threads of process groups in this process."""
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+
+def gloo_threads_left(expected: int = 0) -> int:
+    """As many as expected, or those that are there 5 s later: a joined thread takes a moment to leave /proc."""
+    deadline = time.monotonic() + 5
+    while gloo_threads() != expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return gloo_threads()
+
+
+def threads_left(folder: str) -> dict[str, int]:
+    """Threads after the shutdown of groups that were used in several ways. Garbage is collected by shutdown alone."""
+    rank, count = distributed.place()
+    ways: dict[str, Callable[[str], object]] = {
+        "an exchange": lambda _: dist.barrier(),
+        "a checkpoint": lambda path: (save_states(path), load_states(path)),
+        "a checkpoint's state in use": lambda _: checkpoint_states(),
+        "ddp": lambda _: train_data_parallel("ddp"),
+        "fully_shard": lambda _: train_data_parallel("fully_shard"),
+        "a part of the ranks": lambda _: checkpoint.sharded(torch.zeros(2, 3), 4, dist.new_group([0, 1])),
+    }
+    left = {}
+    gc.disable()
+    for i, (name, use) in enumerate(ways.items()):
+        if i > 0:
+            ranks.join(rank, count, f"{folder}/{i}")
+        in_use = use(f"{folder}/run")
+        assert gloo_threads() > 0
+        distributed.shutdown()
+        left[name] = gloo_threads_left()
+        del in_use
+    return left
+
+
+def end_a_part() -> list[int]:
+    """Ranks, and threads before, while and after another group than that of all is used; its state stays in use."""
+    gc.disable()
+    dist.barrier()
+    before = gloo_threads()
+    part = dist.new_group([0, 1])
+    state = checkpoint.sharded(torch.ones(2, 3), 4, part)
+    assert isinstance(state, DTensor) and int(state.full_tensor().sum()) == 12
+    during = gloo_threads()
+    for _ in range(2):  # the second does nothing
+        distributed.shutdown(part)
+    del part
+    dist.barrier()
+    return [distributed.place()[1], before, during, gloo_threads_left(before)]
+
+
+def end_alone(folder: str) -> tuple[str, float, int]:
+    """Rank 0 leaves with an exception and then by :func:`shutdown`, while rank 1 waits in vain and then dies."""
+    rank, count = distributed.place()
+    started = time.monotonic()
+    try:
+        if rank == 0:
+            try:
+                raise KeyError("of this rank")
+            finally:
+                distributed.shutdown()
+        checkpoint.save(f"{folder}/run", 1, {"weight": torch.zeros(2)})
+    except (KeyError, distributed.PeerError) as error:
+        message = f"{type(error).__name__}: {error}"
+    distributed.shutdown(wait=False)
+    seconds = time.monotonic() - started
+    ranks.join(rank, count, f"{folder}/again")
+    dist.barrier()
+    if rank == 1:
+        torch.save((message, seconds), f"{folder}/message")
+        ranks.kill_this_process()
+    try:
+        distributed.shutdown()
+    except distributed.PeerError as error:
+        message += f", {error}"
+    return message, seconds, gloo_threads_left()
 
 
 def interrupt() -> list[str]:

@@ -25,19 +25,24 @@ def _rank(
     run: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(2)  # the callback must come from the right one of several threads
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=ranks,
-        timeout=datetime.timedelta(seconds=timeout),
-    )
+    join(rank, ranks, f"{folder}/store", timeout)
     try:
         torch.save(run(*arguments), Path(folder) / f"{rank}.pt")
     finally:
         distributed.shutdown(wait=orderly)
+
+
+def join(rank: int, ranks: int, store: str, timeout: float = 60) -> None:
+    """Makes a process group with the other ranks that name this file, which is new."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{store}",
+        rank=rank,
+        world_size=ranks,
+        timeout=datetime.timedelta(seconds=timeout),
+    )
 
 
 def launch(ranks: int, folder: Path, run: Callable[..., Any], *arguments: Any, timeout: float = 60) -> list[Any]:

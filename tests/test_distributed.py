@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -415,3 +418,44 @@ class TestLostRanks:
 
     def test_an_interrupt_inside_the_exchange_comes_out(self, tmp_path: Path) -> None:
         assert launch(2, tmp_path, workers.interrupt) == [["interrupted", "learned"]] * 2
+
+
+class TestShutdown:
+    def test_leaves_no_thread_whatever_the_group_was_used_for(self, tmp_path: Path) -> None:
+        for left in launch(2, tmp_path, workers.threads_left, str(tmp_path)):
+            assert len(left) == 6
+            assert not any(left.values()), left
+
+    def test_leaves_no_thread_where_modules_were_imported_after_the_group_was_made(self, tmp_path: Path) -> None:
+        program = f"""if True:
+            import torch.distributed as dist
+            import ranks
+            ranks.join(0, 1, {str(tmp_path / "store")!r})
+            dist.barrier()
+            import distributed_workers as workers
+            workers.distributed.shutdown()
+            print(workers.gloo_threads_left())
+        """
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+        result = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120
+        )
+        assert result.stdout == "0\n"
+
+    def test_of_one_group_leaves_the_others_and_none_of_its_threads(self, tmp_path: Path) -> None:
+        for ranks, before, during, after in launch(2, tmp_path, workers.end_a_part):
+            assert ranks == 2
+            assert 0 < before == after < during
+
+    def test_neither_waits_nor_hides_an_exception_and_ends_a_group_whose_rank_died(self, tmp_path: Path) -> None:
+        codes = spawn_surviving(2, tmp_path / "ranks", workers.end_alone, str(tmp_path), timeout=60)
+        assert codes == {0: 0, 1: -signal.SIGKILL}
+        message, seconds, threads = torch.load(tmp_path / "ranks" / "0.pt")
+        assert message.startswith("KeyError: 'of this rank', rank 0 of 2: waiting for all ranks to end failed")
+        assert seconds < 30 and threads == 0
+        message, seconds = torch.load(tmp_path / "message")
+        assert message.startswith("PeerError: rank 1 of 2") and seconds < 30
+
+    def test_does_nothing_without_a_group(self) -> None:
+        distributed.shutdown()
+        distributed.shutdown(dist.GroupMember.NON_GROUP_MEMBER)  # type: ignore[arg-type]
