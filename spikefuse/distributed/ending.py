@@ -46,7 +46,7 @@ def shutdown(group: Group = None, *, wait: bool = True) -> None:
 
 
 def _exists(group: Group) -> bool:
-    """Whether this process is in the group, and the group has not ended."""
+    """True while a group has not ended, on the ranks that are in it."""
     if not (dist.is_available() and dist.is_initialized()):
         return False
     try:
