@@ -8,7 +8,7 @@ NEEDS = {
     "spikefuse/app": ("typer", "rich", "safetensors"),
     "spikefuse/audio": ("scipy",),
     "spikefuse/checkpoint.py": ("safetensors",),
-    "spikefuse/container.py": ("safetensors",),
+    "spikefuse/_io/safetensors_file.py": ("safetensors",),
     "spikefuse/reproduce": ("typer", "rich", "safetensors", "scipy", "soundfile", "matplotlib", "jinja2"),
     "spikefuse/charts.py": ("matplotlib",),
     "spikefuse/synthesis_checkpoint.py": ("safetensors",),

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from spikefuse import ops
-from spikefuse.checkpoint import versions
-from spikefuse.files import write_atomically
+from spikefuse._io.atomic_write import write_atomically
+from spikefuse._io.provenance import versions
 
 RESULTS = Path(__file__).parent / "results"
 # A run that writes its results does not change what it measures.

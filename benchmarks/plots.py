@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikefuse.files import write_atomically
+from spikefuse._io.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from spikefuse import functional, online, reference, surrogate
 from spikefuse.functional import LIFOutput, MaskedLossOutput
 from spikefuse.layers import LIF, LIFLinear
 from spikefuse.online import OnlineRule, OnlineStats
 from spikefuse.packed import PackedSpikes
 
-__version__ = "0.1.0"
+__version__ = metadata.version("spikefuse")
 
 __all__ = [
     "LIF",

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from spikefuse.extras import require
+from spikefuse._io.optional import require
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,12 +16,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from spikefuse import container
-from spikefuse.container import SUFFIX, CheckpointError, versions
+from spikefuse._io import safetensors_file
+from spikefuse._io.provenance import versions
+from spikefuse._io.safetensors_file import SUFFIX, CheckpointError
 from spikefuse.models import ANNAutoencoder, SpikingAutoencoder
 from spikefuse.training import ANN_COLUMNS, SPIKING_COLUMNS, Autoencoder, Trainer, TrainSettings
 
-__all__ = ["SUFFIX", "Checkpoint", "CheckpointError", "load", "save", "versions"]
+__all__ = ["SUFFIX", "Checkpoint", "CheckpointError", "load", "save"]
 
 FORMAT: Final = "spikefuse-autoencoder"
 VERSION: Final = 1
@@ -128,7 +129,7 @@ def save(path: str | Path, trainer: Trainer, run: Mapping[str, Any] | None = Non
         "run": dict(run or {}),
         "versions": versions(),
     }
-    return container.write(path, document, tensors)
+    return safetensors_file.write(path, document, tensors)
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -143,8 +144,8 @@ def load(path: str | Path) -> Checkpoint:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    document, tensors = container.read(path, FORMAT, VERSION)
-    with container.restoring(path):
+    document, tensors = safetensors_file.read(path, FORMAT, VERSION)
+    with safetensors_file.restoring(path):
         return _restore(document, tensors)
 
 
@@ -158,7 +159,7 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint
     missing = next((name for name in expected if name not in tensors), None)
     if missing is not None:
         raise ValueError(f"{missing} is missing")
-    container.check_shapes(tensors, expected)
+    safetensors_file.check_shapes(tensors, expected)
     model = _model(config, tensors)
     return Checkpoint(
         model=model,
@@ -174,13 +175,13 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint
 
 
 def _model(config: dict[str, Any], tensors: dict[str, Tensor]) -> Autoencoder:
-    weights = container.under("model.", tensors)
+    weights = safetensors_file.under("model.", tensors)
     model: Autoencoder
     if config["kind"] == SpikingAutoencoder.KIND:
         model = SpikingAutoencoder.from_config(config).to(weights["encoder_weight"].dtype)
     elif config["kind"] == ANNAutoencoder.KIND:
         model = ANNAutoencoder.from_config(config)
-        model.load_optimizer_state_(container.under("optimizer.", tensors))
+        model.load_optimizer_state_(safetensors_file.under("optimizer.", tensors))
     else:
         raise ValueError(f"model: expected kind as one of spiking, ann, got {config['kind']!r}")
     try:

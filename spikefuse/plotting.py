@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from spikefuse.extras import require
-from spikefuse.files import write_atomically
+from spikefuse._io.atomic_write import write_atomically
+from spikefuse._io.optional import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

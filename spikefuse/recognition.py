@@ -8,9 +8,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from spikefuse import container, data, folders, metrics
+from spikefuse import data, folders, metrics
+from spikefuse._io import provenance, safetensors_file
+from spikefuse._io.safetensors_file import CheckpointError
 from spikefuse.batches import derived_seed
-from spikefuse.container import CheckpointError
 from spikefuse.data import store
 
 FORMAT: Final = "spikefuse-recogniser"
@@ -68,7 +69,7 @@ def recogniser(folder: str | Path | None = None) -> Recogniser:
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and replaced
         model = Recogniser()
     if path is not None and folders.exists(path):
-        _, tensors = container.read(path, FORMAT, VERSION)
+        _, tensors = safetensors_file.read(path, FORMAT, VERSION)
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
@@ -76,8 +77,8 @@ def recogniser(folder: str | Path | None = None) -> Recogniser:
         return model.eval()
     accuracy = _train(model)
     if path is not None:
-        document = {"format": FORMAT, "version": VERSION, "test_accuracy": accuracy, "versions": container.versions()}
-        container.write(path, document, model.state_dict())
+        document = {"format": FORMAT, "version": VERSION, "test_accuracy": accuracy, "versions": provenance.versions()}
+        safetensors_file.write(path, document, model.state_dict())
     return model
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of nets that make images of sound: the whole net, and where its training stands, in one file.
 
-The file is that of :mod:`spikefuse.container`, and what is said in :mod:`spikefuse.checkpoint` holds here too.
+The file is that of :mod:`spikefuse._io.safetensors_file`, and what is said in :mod:`spikefuse.checkpoint` holds here
+too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from spikefuse import container
+from spikefuse._io import provenance, safetensors_file
 from spikefuse.batches import TrainSettings
 from spikefuse.models import ANNAudioToImage, AudioToImage
 from spikefuse.synthesis import ANN_COLUMNS, SPIKING_COLUMNS, Pairs, SynthesisModel, SynthesisTrainer
@@ -129,9 +130,9 @@ def save(path: str | Path, trainer: SynthesisTrainer, run: Mapping[str, Any] | N
         "fingerprint": trainer.pairs.fingerprint,
         "seconds": trainer.seconds,
         "run": dict(run or {}),
-        "versions": container.versions(),
+        "versions": provenance.versions(),
     }
-    return container.write(path, document, tensors)
+    return safetensors_file.write(path, document, tensors)
 
 
 def load(path: str | Path) -> SynthesisCheckpoint:
@@ -146,8 +147,8 @@ def load(path: str | Path) -> SynthesisCheckpoint:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    document, tensors = container.read(path, FORMAT, VERSION)
-    with container.restoring(path):
+    document, tensors = safetensors_file.read(path, FORMAT, VERSION)
+    with safetensors_file.restoring(path):
         return _restore(document, tensors)
 
 
@@ -170,7 +171,7 @@ def _restore(document: dict[str, Any], tensors: dict[str, Tensor]) -> SynthesisC
     }
     columns = SPIKING_COLUMNS if spiking else ANN_COLUMNS
     shapes = {**sizes, **{f"history.{name}": (batch,) for name in columns}}
-    container.check_shapes(tensors, shapes)
+    safetensors_file.check_shapes(tensors, shapes)
     return SynthesisCheckpoint(
         model=_model(config, tensors),
         settings=TrainSettings(**document["settings"]),
@@ -191,9 +192,9 @@ def _model(config: dict[str, Any], tensors: dict[str, Tensor]) -> SynthesisModel
         model = AudioToImage.from_config(config)
     else:
         model = ANNAudioToImage.from_config(config)
-        model.audiocoder.load_optimizer_state_(container.under("optimizer.", tensors))
+        model.audiocoder.load_optimizer_state_(safetensors_file.under("optimizer.", tensors))
     try:
-        model.load_state_dict(container.under("model.", tensors))
+        model.load_state_dict(safetensors_file.under("model.", tensors))
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     return model

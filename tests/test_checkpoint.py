@@ -15,7 +15,8 @@ pytest.importorskip("safetensors")
 
 from safetensors.torch import save as save_tensors
 
-from spikefuse import checkpoint, container, files
+from spikefuse import checkpoint
+from spikefuse._io import atomic_write, provenance, safetensors_file
 from spikefuse.checkpoint import CheckpointError
 from spikefuse.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
 from spikefuse.training import Trainer, TrainSettings, weight_generator
@@ -46,9 +47,9 @@ def path(tmp_path: Path) -> Path:
 def edited(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
     """A checkpoint changed by hand, its SHA-256 made to fit again: what only the checks behind it can find."""
     checkpoint.save(path, trainer())
-    document, tensors = container.read(path, checkpoint.FORMAT, checkpoint.VERSION)
+    document, tensors = safetensors_file.read(path, checkpoint.FORMAT, checkpoint.VERSION)
     change(document, tensors)
-    document["sha256"] = container.digest(document, tensors)
+    document["sha256"] = safetensors_file.digest(document, tensors)
     path.write_bytes(save_tensors(tensors, {"spikefuse": json.dumps(document)}))
     return path
 
@@ -68,7 +69,7 @@ def test_all_of_a_run_comes_back(make: Callable[[], Trainer], path: Path) -> Non
         assert torch.equal(restored, weight)
         assert (restored.dtype, restored.stride()) == (weight.dtype, weight.stride())
     assert kept.run == {"dataset": "mine", "limit": None}
-    assert kept.versions == checkpoint.versions()
+    assert kept.versions == provenance.versions()
     if not after.done:
         before.run()
         after.run()
@@ -194,7 +195,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(path: Path, monkeypatch
 
 
 def test_an_interrupt_while_writing_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files.write_atomically(path, b"old")
+    atomic_write.write_atomically(path, b"old")
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -202,7 +203,7 @@ def test_an_interrupt_while_writing_leaves_the_old_file(path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            files.write_atomically(path, b"new")
+            atomic_write.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
 

@@ -15,9 +15,10 @@ pytest.importorskip("safetensors")
 
 from safetensors.torch import save as save_tensors
 
-from spikefuse import container, metrics, recognition, synthesis_checkpoint
+from spikefuse import metrics, recognition, synthesis_checkpoint
+from spikefuse._io import safetensors_file
+from spikefuse._io.safetensors_file import CheckpointError
 from spikefuse.batches import STREAMS, derived_seed, weight_generator
-from spikefuse.container import CheckpointError
 from spikefuse.functional import poisson_encode
 from spikefuse.models import (
     ANNAudiocoder,
@@ -284,9 +285,9 @@ class TestCheckpoint:
         trainer = SynthesisTrainer(spiking(autoencoder), pairs(), SETTINGS)
         trainer.run(until=2)
         path = synthesis_checkpoint.save(tmp_path / "r.safetensors", trainer)
-        document, tensors = container.read(path, synthesis_checkpoint.FORMAT, synthesis_checkpoint.VERSION)
+        document, tensors = safetensors_file.read(path, synthesis_checkpoint.FORMAT, synthesis_checkpoint.VERSION)
         change(document, tensors)
-        document["sha256"] = container.digest(document, tensors)
+        document["sha256"] = safetensors_file.digest(document, tensors)
         path.write_bytes(save_tensors(tensors, {"spikefuse": json.dumps(document)}))
         with pytest.raises(CheckpointError, match=message):
             synthesis_checkpoint.load(path)

@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from spikefuse import checkpoint, data, folders, plotting
+from spikefuse import checkpoint, data, folders, ops, plotting
+from spikefuse._io.atomic_write import write_atomically
+from spikefuse._io.provenance import provenance
 from spikefuse.app import recipes, report
 from spikefuse.app.recipes import Options
-from spikefuse.files import write_atomically
 from spikefuse.models import SpikingAutoencoder
-from spikefuse.provenance import provenance
 from spikefuse.training import STREAMS, Autoencoder, Evaluation, Trainer, TrainSettings, evaluate, reconstruct
 
 CHECKPOINT: Final = "checkpoint" + checkpoint.SUFFIX
@@ -134,7 +134,7 @@ def write_metrics(
         "run": dict(run),
         "model": model.config(),
         "settings": dataclasses.asdict(settings),
-        "provenance": provenance(),
+        "provenance": provenance(ops.cpu_instruction_set()),
         "results": {split: dataclasses.asdict(evaluation) for split, evaluation in results.items()},
     }
     if trainer is not None:

@@ -12,13 +12,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spikefuse import charts, checkpoint, data, folders, plotting, recognition, synthesis_checkpoint
+from spikefuse import charts, checkpoint, data, folders, ops, plotting, recognition, synthesis_checkpoint
+from spikefuse._io.atomic_write import write_atomically
+from spikefuse._io.provenance import provenance
 from spikefuse.app import recipes, report, runs, sounds
 from spikefuse.batches import STREAMS, TrainSettings, derived_seed
 from spikefuse.data import read_audio
-from spikefuse.files import write_atomically
 from spikefuse.models import Audiocoder, AudioToImage, SpikingAutoencoder, audiocoder_preset
-from spikefuse.provenance import provenance
 from spikefuse.synthesis import (
     Baselines,
     Pairs,
@@ -300,7 +300,7 @@ def _results(
         "run": dict(run),
         "model": trainer.model.config(),
         "settings": dataclasses.asdict(trainer.settings),
-        "provenance": provenance(),
+        "provenance": provenance(ops.cpu_instruction_set()),
         "results": {"test": final, "baselines": dataclasses.asdict(material.floor)},
         "training": {
             "batches": trainer.batch,

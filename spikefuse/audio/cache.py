@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spikefuse.files import write_atomically
+from spikefuse._io.atomic_write import write_atomically
 
 
 class CochleagramCache:

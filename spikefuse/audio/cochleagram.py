@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from spikefuse._io.optional import require
 from spikefuse.audio.cache import CochleagramCache
 from spikefuse.audio.lyon import LyonEar
-from spikefuse.extras import require
 
 Wave = NDArray[np.float64]
 """One channel of sound, ``[time]``, full scale ±1."""

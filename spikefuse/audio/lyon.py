@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from spikefuse._io.optional import require
 from spikefuse.audio.gain import GainControl
-from spikefuse.extras import require
 
 Array = NDArray[np.float64]
 

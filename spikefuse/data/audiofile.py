@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spikefuse import folders
-from spikefuse.extras import require
+from spikefuse._io.optional import require
 
 MAX_SECONDS: Final = 60.0
 """Longest recording that is read unless a caller allows more."""

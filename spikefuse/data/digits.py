@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 import torch
 
+from spikefuse._io.optional import require
 from spikefuse.data.dataset import Dataset
-from spikefuse.extras import require
 
 NAME: Final = "digits"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spikefuse import folders
-from spikefuse.extras import require
+from spikefuse._io.optional import require
 
 DATA_VARIABLE: Final = "SPIKEFUSE_DATA"
 """Environment variable: the user's folder, with a folder per data set inside, or with the files themselves."""

@@ -29,9 +29,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 from spikefuse import folders
+from spikefuse._io.atomic_write import sync_folder, write_atomically
 from spikefuse.distributed.layers import NeuronParallelLIFLinear
 from spikefuse.distributed.ranks import Group, asking, own_slice, place
-from spikefuse.files import sync_folder, write_atomically
 
 _NAME: Final = "step-{:012d}"
 _INFO: Final = "info.json"

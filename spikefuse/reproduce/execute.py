@@ -13,16 +13,8 @@ from typing import Any, Final
 
 import torch
 
-from spikefuse import (
-    checkpoint,
-    data,
-    folders,
-    recognition,
-    reference,
-    synthesis,
-    synthesis_checkpoint,
-    training,
-)
+from spikefuse import checkpoint, data, folders, ops, recognition, reference, synthesis, synthesis_checkpoint, training
+from spikefuse._io.provenance import provenance
 from spikefuse.app import runs, sounds, synthesis_runs
 from spikefuse.batches import BatchRun, TrainSettings, derived_seed, weight_generator
 from spikefuse.models import (
@@ -38,7 +30,6 @@ from spikefuse.models import (
 )
 from spikefuse.online import OnlineStats
 from spikefuse.packed import PackedSpikes
-from spikefuse.provenance import provenance
 from spikefuse.reproduce.jobs import ImageJob, Job, SoundJob
 from spikefuse.synthesis import SynthesisTrainer
 from spikefuse.training import Trainer
@@ -114,7 +105,7 @@ def run(job: Job, folder: Path, tick: Tick) -> dict[str, Any]:
         "kind": job.KIND,
         "settings": job.settings(),
         "seed": job.seed,
-        "provenance": provenance(),
+        "provenance": provenance(ops.cpu_instruction_set()),
         "seconds": time.monotonic() - started,
         **done,
     }

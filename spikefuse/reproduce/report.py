@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from spikefuse import charts, folders
-from spikefuse.extras import require
-from spikefuse.files import write_atomically
+from spikefuse._io.atomic_write import write_atomically
+from spikefuse._io.optional import require
 from spikefuse.reproduce import claims, energy, execute
 from spikefuse.reproduce.cases import Case, Chart, Entry, Sizes
 from spikefuse.reproduce.jobs import with_seed

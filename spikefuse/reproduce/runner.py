@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spikefuse import folders
+from spikefuse._io.atomic_write import write_atomically
 from spikefuse.app import runs
-from spikefuse.files import write_atomically
 from spikefuse.reproduce import execute
 from spikefuse.reproduce.cases import Entry, Sizes
 from spikefuse.reproduce.jobs import ImageJob, Job, SoundJob, with_seed

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from spikefuse._io.optional import require
 from spikefuse.data import DATASETS, SPLITS, Dataset, DatasetUnavailableError, available, load, mnist, store
 from spikefuse.data.digits import NUM_TRAIN
 from spikefuse.data.mnist import TABLE
-from spikefuse.extras import require
 
 if TYPE_CHECKING:
     from .conftest import Published

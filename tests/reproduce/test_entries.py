@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from spikefuse import ops
+
 pytest.importorskip("typer")
 pytest.importorskip("rich")
 pytest.importorskip("safetensors")
@@ -21,8 +23,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 pytest.importorskip("sklearn")
 
-from spikefuse.files import write_atomically
-from spikefuse.provenance import provenance
+from spikefuse._io.atomic_write import write_atomically
+from spikefuse._io.provenance import provenance
 from spikefuse.reproduce import claims, execute, report, runner
 from spikefuse.reproduce.cases import FULL, QUICK, Sizes
 from spikefuse.reproduce.entries import entries, select
@@ -138,7 +140,7 @@ def made_up(job: Job) -> dict[str, Any]:
         "key": job.key,
         "results": results,
         "curves": curves,
-        "provenance": provenance(),
+        "provenance": provenance(ops.cpu_instruction_set()),
     }
 
 

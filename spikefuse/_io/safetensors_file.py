@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +17,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-import spikefuse
 from spikefuse import folders
-from spikefuse.extras import require
-from spikefuse.files import write_atomically
+from spikefuse._io.atomic_write import write_atomically
+from spikefuse._io.optional import require
 
 SUFFIX: Final = ".safetensors"
 
@@ -35,15 +33,6 @@ class CheckpointError(ValueError):
     >>> issubclass(CheckpointError, ValueError)
     True
     """
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the results.
-
-    >>> sorted(versions())
-    ['python', 'spikefuse', 'torch']
-    """
-    return {"spikefuse": spikefuse.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def write(path: str | Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
@@ -134,7 +123,7 @@ def restoring(path: str | Path) -> Iterator[None]:
     ...     {}["model"]
     Traceback (most recent call last):
         ...
-    spikefuse.container.CheckpointError: run.safetensors: an inconsistent checkpoint: 'model' is missing
+    spikefuse._io.safetensors_file.CheckpointError: run.safetensors: an inconsistent checkpoint: 'model' is missing
     """
     try:
         yield

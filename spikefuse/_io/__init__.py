@@ -1,0 +1,1 @@
+"""Whole files, optional packages, and the origin of results. Imports nothing else of spikefuse."""
