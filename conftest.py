@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 
 NEEDS = {
-    "spikefuse/app": ("typer", "rich", "safetensors"),
-    "spikefuse/audio": ("scipy",),
-    "spikefuse/checkpoint.py": ("safetensors",),
     "spikefuse/_io/safetensors_file.py": ("safetensors",),
-    "spikefuse/reproduce": ("typer", "rich", "safetensors", "scipy", "soundfile", "matplotlib", "jinja2"),
-    "spikefuse/charts.py": ("matplotlib",),
-    "spikefuse/synthesis_checkpoint.py": ("safetensors",),
+    "spikefuse/audio": ("scipy",),
+    "spikefuse/cli": ("typer", "rich", "safetensors"),
     "spikefuse/data": ("pooch", "sklearn", "soundfile"),
-    "spikefuse/plotting.py": ("matplotlib",),
+    "spikefuse/paper/experiments": ("rich", "safetensors", "scipy", "soundfile", "matplotlib", "jinja2"),
+    "spikefuse/paper/plots": ("matplotlib",),
+    "spikefuse/paper/training/audio_to_image_runs.py": ("rich", "safetensors"),
+    "spikefuse/paper/training/autoencoder_runs.py": ("rich", "safetensors"),
+    "spikefuse/paper/training/checkpoint.py": ("safetensors",),
+    "spikefuse/paper/training/progress.py": ("rich",),
 }
 
 _missing = {path: [name for name in names if importlib.util.find_spec(name) is None] for path, names in NEEDS.items()}

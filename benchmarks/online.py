@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from spikefuse import PackedSpikes, functional, online
-from spikefuse.app import sounds
+from spikefuse.audio import corpora
 from spikefuse.data import load
 
 
@@ -63,8 +63,8 @@ def make_batches(name: str, rate: float) -> tuple[list[PackedSpikes], list[Packe
     count = shape.samples * shape.batches
     if shape.dataset == "fsdd":
         # of all digits and speakers, which the corpus has in order
-        recordings = sounds.divided("fsdd", None)[0].shuffled(seed=0)[:count]
-        rates = sounds.cochleagram().encode(recordings) * rate
+        recordings = corpora.divided("fsdd", None)[0].shuffled(seed=0)[:count]
+        rates = corpora.cochleagram().encode(recordings) * rate
     elif shape.dataset is not None:
         rates = load(shape.dataset, "train").images[:count] * rate
     else:

@@ -14,8 +14,9 @@ import harness
 import plots
 
 from spikefuse.data import load
-from spikefuse.models import SpikingAutoencoder, preset
-from spikefuse.training import Trainer, TrainSettings, evaluate, weight_generator
+from spikefuse.paper.models import SpikingAutoencoder, preset
+from spikefuse.paper.training.autoencoder import Trainer, evaluate
+from spikefuse.paper.training.loop import TrainSettings, weight_generator
 
 TOLERANCE = 0.03
 

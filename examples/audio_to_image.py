@@ -13,11 +13,14 @@ import argparse
 import torch
 from torch import Tensor
 
-from spikefuse import data, plotting, synthesis
+from spikefuse import data
 from spikefuse.audio import Cochleagram
-from spikefuse.models import Audiocoder, AudioToImage, ImageStream, SpikingAutoencoder, preset
 from spikefuse.online import OnlineRule
-from spikefuse.training import Trainer, TrainSettings
+from spikefuse.paper.models import Audiocoder, AudioToImage, ImageStream, SpikingAutoencoder, preset
+from spikefuse.paper.plots import pictures
+from spikefuse.paper.training import audio_to_image
+from spikefuse.paper.training.autoencoder import Trainer
+from spikefuse.paper.training.loop import TrainSettings
 
 CHANNELS, RATE = 39, 0.02  # of the ear; spike probability per step of loud sound
 
@@ -53,22 +56,22 @@ def main() -> None:
     Trainer(autoencoder, images.images, settings).run()
     coder = Audiocoder(rates.shape[1], options.hidden, code, OnlineRule(lr=5e-4))
     model = AudioToImage(coder, autoencoder, duration=10, image_rate=settings.max_rate)
-    pairs = synthesis.pair("A", rates, labels, images.images, images.labels)  # one image for each class
+    pairs = audio_to_image.pair("A", rates, labels, images.images, images.labels)  # one image for each class
     learning = TrainSettings(epochs=options.epochs, batch_size=10 if options.tones else 50, steps=60, max_rate=RATE)
-    trainer = synthesis.SynthesisTrainer(model, pairs, learning)
+    trainer = audio_to_image.SynthesisTrainer(model, pairs, learning)
     for epoch in range(options.epochs):
         trainer.run(until=(epoch + 1) * trainer.batches_per_epoch)
-        score = synthesis.evaluate(model, test_rates, test_labels, pairs, learning)
+        score = audio_to_image.evaluate(model, test_rates, test_labels, pairs, learning)
         print(f"epoch {epoch + 1}: test MSE {score.mse:.3f}")
-    print(f"mean image: test MSE {synthesis.baselines(test_labels, pairs).mean_image:.3f}")
+    print(f"mean image: test MSE {audio_to_image.baselines(test_labels, pairs).mean_image:.3f}")
 
     # 3. The first test sound, a tenth of a second at a time.
     stream, rows = ImageStream(model, channels=CHANNELS, max_rate=RATE), []
     for frames in test_rates[0].view(-1, CHANNELS).split(125):
         rows.append(stream.hear(frames, steps=5))
     titles = [f"{i / 10:.1f} s" for i in range(1, len(rows) + 1)]
-    shape = plotting.near_square(pixels)
-    print("wrote", plotting.save_maps(options.picture, [("heard so far", torch.cat(rows), shape)], titles=titles))
+    shape = pictures.near_square(pixels)
+    print("wrote", pictures.save_maps(options.picture, [("heard so far", torch.cat(rows), shape)], titles=titles))
 
 
 if __name__ == "__main__":

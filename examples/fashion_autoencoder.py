@@ -13,9 +13,11 @@ import argparse
 import torch
 from torch import Tensor
 
-from spikefuse import data, metrics, plotting
+from spikefuse import data
 from spikefuse.functional import poisson_encode
-from spikefuse.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
+from spikefuse.paper import metrics
+from spikefuse.paper.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
+from spikefuse.paper.plots import pictures
 
 RATE = 0.5  # spike probability per step of a white pixel
 
@@ -57,7 +59,7 @@ def main() -> None:
         outputs = artificial(images)
     print(f"artificial: test MSE {metrics.mse(outputs, images):.3f}")
     shown.append(("artificial", outputs))
-    print("wrote", plotting.save_maps(options.picture, [(name, maps[:10], test.image_shape) for name, maps in shown]))
+    print("wrote", pictures.save_maps(options.picture, [(name, maps[:10], test.image_shape) for name, maps in shown]))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import argparse
 
 import torch
 
-from spikefuse import data, metrics, plotting
+from spikefuse import data
 from spikefuse.functional import poisson_encode
-from spikefuse.models import SpikingAutoencoder, preset
+from spikefuse.paper import metrics
+from spikefuse.paper.models import SpikingAutoencoder, preset
+from spikefuse.paper.plots import pictures
 
 STEPS = 15  # time steps of an image
 RATE = 0.5  # spike probability per step of a white pixel
@@ -57,7 +59,7 @@ def main() -> None:
         ("input spikes", inputs.counts()[:10], test.image_shape),
         ("output spikes", outputs[:10], test.image_shape),
     ]
-    print("wrote", plotting.save_maps(options.picture, rows))
+    print("wrote", pictures.save_maps(options.picture, rows))
 
 
 if __name__ == "__main__":

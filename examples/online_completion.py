@@ -12,8 +12,9 @@ import argparse
 
 import torch
 
-from spikefuse import data, metrics, online
+from spikefuse import data, online
 from spikefuse.functional import poisson_encode
+from spikefuse.paper import metrics
 
 STEPS = 15
 VISIBLE = 40  # pixels: the upper five of eight rows

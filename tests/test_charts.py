@@ -11,8 +11,8 @@ pytest.importorskip("matplotlib")
 
 import matplotlib.figure
 
-from spikefuse import charts
-from spikefuse.charts import Bar, Line
+from spikefuse.paper.plots import charts
+from spikefuse.paper.plots.charts import Bar, Line
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ pytest.importorskip("safetensors")
 
 from safetensors.torch import save as save_tensors
 
-from spikefuse import checkpoint
 from spikefuse._io import atomic_write, provenance, safetensors_file
-from spikefuse.checkpoint import CheckpointError
-from spikefuse.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
-from spikefuse.training import Trainer, TrainSettings, weight_generator
+from spikefuse.paper.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
+from spikefuse.paper.training import checkpoint
+from spikefuse.paper.training.autoencoder import Trainer
+from spikefuse.paper.training.checkpoint import CheckpointError
+from spikefuse.paper.training.loop import TrainSettings, weight_generator
 
 IMAGES = torch.rand(25, 20, generator=torch.Generator().manual_seed(0))
 

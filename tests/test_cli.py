@@ -27,10 +27,12 @@ pytest.importorskip("matplotlib")
 import rich.console
 
 import spikefuse
-from spikefuse import _load, checkpoint, cli, data
-from spikefuse.app import doctor, recipes, report, runs
-from spikefuse.models import SpikingAutoencoder, preset
-from spikefuse.training import Trainer, TrainSettings
+from spikefuse import _load, data
+from spikefuse.cli import doctor, main
+from spikefuse.paper.models import SpikingAutoencoder, preset
+from spikefuse.paper.training import autoencoder_runs, checkpoint, progress, recipes
+from spikefuse.paper.training.autoencoder import Trainer
+from spikefuse.paper.training.loop import TrainSettings
 
 SMALL = ["--dataset", "digits", "--limit", "60", "--epochs", "2"]
 FILES = ["checkpoint.safetensors", "filters.png", "loss.png", "metrics.json", "reconstructions.png"]
@@ -51,7 +53,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         monkeypatch.setattr(sys, "argv", ["spikefuse", *arguments])
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as leave:
             code = leave.code if isinstance(leave.code, int) else 1 if leave.code else 0
         output = capsys.readouterr()
@@ -67,7 +69,9 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "r"
     console = rich.console.Console(file=io.StringIO())
     options = recipes.Options(dataset="digits", limit=60, epochs=2)
-    assert runs.train(options, folder, resume=False, overwrite=False, save_every=100, console=console) is None
+    assert (
+        autoencoder_runs.train(options, folder, resume=False, overwrite=False, save_every=100, console=console) is None
+    )
     return folder
 
 
@@ -390,7 +394,7 @@ def test_version(run: Run) -> None:
 
 
 def test_missing_extras_are_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(main, "find_spec", lambda name: None)
     code, out, err = run("doctor")
     assert (code, out) == (2, "")
     assert err == 'spikefuse: the command line needs typer and rich: pip install "spikefuse[app]"\n'
@@ -408,7 +412,7 @@ def test_progress_fits_the_terminal(width: int) -> None:
     console = rich.console.Console(force_terminal=True, width=width, file=written)
     model = SpikingAutoencoder(20, 4, preset("shared", 20).rule)
     trainer = Trainer(model, torch.rand(20, 20), TrainSettings(batch_size=5))
-    with report.training_progress(console, trainer) as on_batch:
+    with progress.training_progress(console, trainer) as on_batch:
         trainer.run(on_batch=on_batch)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue())
     shown = [line for line in re.split(r"[\r\n]", text) if "epoch" in line]

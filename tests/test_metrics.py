@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spikefuse import metrics
-from spikefuse.metrics import mse, normalize_maps, spike_mse
+from spikefuse.paper import metrics
+from spikefuse.paper.metrics import mse, normalize_maps, spike_mse
 
 REAL_DTYPES = [
     torch.float64,

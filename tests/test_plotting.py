@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 import matplotlib.image
 
-from spikefuse import plotting
+from spikefuse.paper.plots import pictures as plotting
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -143,5 +143,5 @@ def test_matplotlib_is_imported_when_needed_only() -> None:
     import subprocess
     import sys
 
-    code = "import sys, spikefuse.plotting; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, spikefuse.paper.plots.pictures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,12 +15,12 @@ pytest.importorskip("safetensors")
 
 from safetensors.torch import save as save_tensors
 
-from spikefuse import metrics, recognition, synthesis_checkpoint
 from spikefuse._io import safetensors_file
 from spikefuse._io.safetensors_file import CheckpointError
-from spikefuse.batches import STREAMS, derived_seed, weight_generator
 from spikefuse.functional import poisson_encode
-from spikefuse.models import (
+from spikefuse.online import OnlineRule
+from spikefuse.paper import metrics
+from spikefuse.paper.models import (
     ANNAudiocoder,
     ANNAudioToImage,
     ANNAutoencoder,
@@ -28,10 +28,12 @@ from spikefuse.models import (
     Audiocoder,
     AudioToImage,
     SpikingAutoencoder,
+    digit_classifier,
 )
-from spikefuse.online import OnlineRule
-from spikefuse.synthesis import Pairs, SynthesisTrainer, baselines, evaluate, pair, synthesize
-from spikefuse.training import Trainer, TrainSettings
+from spikefuse.paper.training import audio_to_image_checkpoint
+from spikefuse.paper.training.audio_to_image import Pairs, SynthesisTrainer, baselines, evaluate, pair, synthesize
+from spikefuse.paper.training.autoencoder import Trainer
+from spikefuse.paper.training.loop import STREAMS, TrainSettings, derived_seed, weight_generator
 
 CLASSES, SOUND, PIXELS, CODE = 4, 80, 36, 16
 SETTINGS = TrainSettings(epochs=2, batch_size=10, steps=20, max_rate=0.3, seed=3)
@@ -236,8 +238,8 @@ class TestCheckpoint:
         stopped = SynthesisTrainer(make(), pairs("B"), SETTINGS)
         stopped.run(until=3)
         stopped.measured.append({"epoch": 0, "mse": 0.5})
-        kept = synthesis_checkpoint.load(
-            synthesis_checkpoint.save(tmp_path / "r.safetensors", stopped, {"corpus": "x"})
+        kept = audio_to_image_checkpoint.load(
+            audio_to_image_checkpoint.save(tmp_path / "r.safetensors", stopped, {"corpus": "x"})
         )
         resumed = kept.resume(pairs("B"))
         assert (resumed.batch, resumed.measured, kept.run) == (3, [{"epoch": 0, "mse": 0.5}], {"corpus": "x"})
@@ -251,7 +253,7 @@ class TestCheckpoint:
     def test_refusals(self, tmp_path: Path, autoencoder: SpikingAutoencoder) -> None:
         trainer = SynthesisTrainer(spiking(autoencoder), pairs(), SETTINGS)
         trainer.run(until=6)
-        kept = synthesis_checkpoint.load(synthesis_checkpoint.save(tmp_path / "r.safetensors", trainer))
+        kept = audio_to_image_checkpoint.load(audio_to_image_checkpoint.save(tmp_path / "r.safetensors", trainer))
         with pytest.raises(ValueError, match="the 44 pairs of sound and image that the run was on, got 44 others"):
             kept.resume(pairs("B"))
         with pytest.raises(ValueError, match="epochs >= 2 for 6 batches done, got 1"):
@@ -284,44 +286,46 @@ class TestCheckpoint:
     ) -> None:
         trainer = SynthesisTrainer(spiking(autoencoder), pairs(), SETTINGS)
         trainer.run(until=2)
-        path = synthesis_checkpoint.save(tmp_path / "r.safetensors", trainer)
-        document, tensors = safetensors_file.read(path, synthesis_checkpoint.FORMAT, synthesis_checkpoint.VERSION)
+        path = audio_to_image_checkpoint.save(tmp_path / "r.safetensors", trainer)
+        document, tensors = safetensors_file.read(
+            path, audio_to_image_checkpoint.FORMAT, audio_to_image_checkpoint.VERSION
+        )
         change(document, tensors)
         document["sha256"] = safetensors_file.digest(document, tensors)
         path.write_bytes(save_tensors(tensors, {"spikefuse": json.dumps(document)}))
         with pytest.raises(CheckpointError, match=message):
-            synthesis_checkpoint.load(path)
+            audio_to_image_checkpoint.load(path)
 
 
 class TestRecogniser:
     def test_brightness_and_contrast_do_not_matter(self) -> None:
-        model = recognition.Recogniser().eval()
+        model = digit_classifier.Recogniser().eval()
         images = random(20, 784)
         # Powers of two scale exactly, so the normalised images are the same bits.
         assert torch.equal(model(images), model(images * 16))
 
     def test_accuracy_is_the_share_of_right_answers(self) -> None:
-        model = recognition.Recogniser().eval()
+        model = digit_classifier.Recogniser().eval()
         images = random(20, 784)
         answers = model(images)
         answers[:5] = (answers[:5] + 1) % 10
         assert model.accuracy(images, answers) == 0.75
 
     def test_kept_and_read_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        trained: list[recognition.Recogniser] = []
+        trained: list[digit_classifier.Recogniser] = []
 
-        def train(model: recognition.Recogniser) -> float:
+        def train(model: digit_classifier.Recogniser) -> float:
             trained.append(model.eval())
             return 0.99
 
-        monkeypatch.setattr(recognition, "_train", train)
-        first, second = recognition.recogniser(tmp_path), recognition.recogniser(tmp_path)
+        monkeypatch.setattr(digit_classifier, "_train", train)
+        first, second = digit_classifier.recogniser(tmp_path), digit_classifier.recogniser(tmp_path)
         assert len(trained) == 1
         assert torch.equal(first.logits(random(3, 784)), second.logits(random(3, 784)))
-        path = tmp_path / recognition.FILE
+        path = tmp_path / digit_classifier.FILE
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(CheckpointError, match="cut short"):
-            recognition.recogniser(tmp_path)
+            digit_classifier.recogniser(tmp_path)
 
     @pytest.mark.slow
     def test_it_reads_mnist(self, tmp_path: Path) -> None:
@@ -330,7 +334,7 @@ class TestRecogniser:
         if not data.available("mnist"):
             pytest.skip("needs MNIST")
         state = torch.get_rng_state()
-        model = recognition.recogniser(tmp_path)
+        model = digit_classifier.recogniser(tmp_path)
         assert torch.equal(torch.get_rng_state(), state), "the caller's generator is left alone"
         test = data.load("mnist", "test")
-        assert model.accuracy(test.images, test.labels) >= recognition.LEAST_ACCURACY
+        assert model.accuracy(test.images, test.labels) >= digit_classifier.LEAST_ACCURACY

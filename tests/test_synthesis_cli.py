@@ -24,10 +24,11 @@ pytest.importorskip("soundfile")
 import rich.console
 import soundfile
 
-from spikefuse import cli, synthesis_checkpoint
-from spikefuse.app import recipes, runs, sounds, synthesis_runs
-from spikefuse.app.synthesis_runs import SynthesisOptions
-from spikefuse.models import AudioToImage
+from spikefuse.audio import corpora
+from spikefuse.cli import main
+from spikefuse.paper.models import AudioToImage
+from spikefuse.paper.training import audio_to_image_checkpoint, audio_to_image_runs, autoencoder_runs, recipes
+from spikefuse.paper.training.audio_to_image_runs import SynthesisOptions
 
 FILES = ["checkpoint.safetensors", "images.png", "metrics.json", "mse.png"]
 SMALL = [
@@ -65,7 +66,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
             time = np.arange(4000) / 8000
             soundfile.write(path, 0.5 * np.sin(2 * np.pi * pitch * time) + 0.01 * random.standard_normal(4000), 8000)
     options = recipes.Options(dataset="digits", limit=300, epochs=2)
-    runs.train(options, folder / "ae", resume=False, overwrite=False, save_every=100, console=quiet())
+    autoencoder_runs.train(options, folder / "ae", resume=False, overwrite=False, save_every=100, console=quiet())
     return folder
 
 
@@ -82,7 +83,7 @@ def run(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         monkeypatch.setattr(sys, "argv", ["spikefuse", *arguments])
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as leave:
             code = leave.code if isinstance(leave.code, int) else 1 if leave.code else 0
         output = capsys.readouterr()
@@ -120,7 +121,7 @@ def test_options_reach_the_run(run: Run) -> None:
     options = {"rate": "0.05", "image-rate": "0.6", "lr": "0.002", "leak": "0.2", "weight-decay": "0.01"}
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     train(run, "--epochs", "1", "--out", "r", "--trace", "gated", "--limit", "12", *arguments)
-    kept = synthesis_checkpoint.load("r/checkpoint.safetensors")
+    kept = audio_to_image_checkpoint.load("r/checkpoint.safetensors")
     assert isinstance(kept.model, AudioToImage)
     rule = kept.model.audiocoder.rule
     assert (rule.lr, rule.leak, rule.weight_decay, rule.trace, rule.eps) == (0.002, 0.2, 0.01, "gated", 1e-8)
@@ -136,12 +137,12 @@ def test_defaults_are_the_papers_at_its_size(material: Path, monkeypatch: pytest
         made.append(arguments)
         raise KeyboardInterrupt  # the default holds 480 MB
 
-    monkeypatch.setattr(synthesis_runs, "Audiocoder", coder)
+    monkeypatch.setattr(audio_to_image_runs, "Audiocoder", coder)
     options = SynthesisOptions(autoencoder=Path("ae"), corpus="folder", folder=Path("sounds"))
     with pytest.raises(KeyboardInterrupt):
-        synthesis_runs.train(options, Path("x"), resume=False, overwrite=False, save_every=None, console=quiet())
+        audio_to_image_runs.train(options, Path("x"), resume=False, overwrite=False, save_every=None, console=quiet())
     ((inputs, hidden, outputs, rule),) = made
-    assert (inputs, hidden, outputs, rule) == (58_500, 2_048, 32, synthesis_runs.audiocoder_preset("shared").rule)
+    assert (inputs, hidden, outputs, rule) == (58_500, 2_048, 32, audio_to_image_runs.audiocoder_preset("shared").rule)
 
 
 def test_resume_goes_on_bit_for_bit(run: Run) -> None:
@@ -150,7 +151,7 @@ def test_resume_goes_on_bit_for_bit(run: Run) -> None:
     code, out, _ = run("train", "audio-to-image", "--out", "r", "--resume", "--epochs", "2")
     assert code == 0
     assert "Resumed after batch 2 of 4." in out
-    straight, resumed = (synthesis_checkpoint.load(f"{name}/checkpoint.safetensors") for name in ("straight", "r"))
+    straight, resumed = (audio_to_image_checkpoint.load(f"{name}/checkpoint.safetensors") for name in ("straight", "r"))
     for name, weight in straight.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name])
     assert straight.measured == resumed.measured
@@ -218,12 +219,12 @@ def test_paths_behind_broken_links_are_named(run: Run) -> None:
 
 
 def test_a_folder_without_splits_is_divided_once_and_for_all(material: Path) -> None:
-    train_part, test_part = sounds.divided("folder", material / "sounds" / "train")
+    train_part, test_part = corpora.divided("folder", material / "sounds" / "train")
     assert (len(train_part), len(test_part)) == (15, 3)
-    again = sounds.divided("folder", material / "sounds" / "train")[1]
+    again = corpora.divided("folder", material / "sounds" / "train")[1]
     assert [recording.name for recording in again] == [recording.name for recording in test_part]
     with pytest.raises(ValueError, match="--corpus: expected one of fsdd, ti46, folder, got 'x'"):
-        sounds.divided("x")
+        corpora.divided("x")
 
 
 @pytest.mark.parametrize("arguments", [["train", "audio-to-image"], ["synthesize"]])

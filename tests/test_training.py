@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikefuse import data, metrics, training
+from spikefuse import data
 from spikefuse.functional import poisson_encode
-from spikefuse.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
-from spikefuse.training import STREAMS, Autoencoder, Trainer, TrainSettings, evaluate, weight_generator
+from spikefuse.paper import metrics
+from spikefuse.paper.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
+from spikefuse.paper.training import autoencoder, loop
+from spikefuse.paper.training.autoencoder import Autoencoder, Trainer, evaluate
+from spikefuse.paper.training.loop import STREAMS, TrainSettings, weight_generator
 
 FEATURES, HIDDEN = 36, 10
 SETTINGS = TrainSettings(epochs=2, batch_size=8, steps=6, max_rate=0.7, seed=5)
@@ -51,7 +54,7 @@ def test_resuming_in_the_middle_of_an_epoch_is_as_if_never_stopped(
     make: Callable[[], Autoencoder], tmp_path: Path
 ) -> None:
     pytest.importorskip("safetensors")
-    from spikefuse import checkpoint
+    from spikefuse.paper.training import checkpoint
 
     straight = Trainer(make(), images(), SETTINGS)
     straight.run(until=7)
@@ -99,7 +102,7 @@ def test_every_image_once_an_epoch_in_another_order_each_time() -> None:
 
 def test_history_is_what_the_batches_gave() -> None:
     trainer = Trainer(shared(), images(8), SETTINGS)
-    order = torch.randperm(8, generator=torch.Generator().manual_seed(training.derived_seed(5, "order", 0)))
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(loop.derived_seed(5, "order", 0)))
     spikes = poisson_encode(images(8)[order] * 0.7, 6, seed=5, offset=0)
     model = shared()
     assert isinstance(model, SpikingAutoencoder)
@@ -191,8 +194,8 @@ def test_evaluation_draws_fresh_spikes_and_repeats_itself(monkeypatch: pytest.Mo
         offsets.append(offset)
         return poisson_encode(rates, steps, seed=seed, offset=offset)
 
-    monkeypatch.setattr(training, "poisson_encode", recording)
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 10)
+    monkeypatch.setattr(autoencoder, "poisson_encode", recording)
+    monkeypatch.setattr(autoencoder, "EVALUATION_BATCH", 10)
     model = shared()
     first = evaluate(model, images(), SETTINGS)
     assert evaluate(model, images(), SETTINGS) == first

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from spikefuse import PackedSpikes, online, reference
 from spikefuse.functional import poisson_encode
-from spikefuse.models import (
+from spikefuse.online import OnlineRule
+from spikefuse.paper.models import (
     ANNAudiocoder,
     ANNAudioToImage,
     ANNAutoencoder,
@@ -23,7 +24,6 @@ from spikefuse.models import (
     preset,
     quantized,
 )
-from spikefuse.online import OnlineRule
 
 SOUND, HIDDEN, CODE, PIXELS, STEPS, BATCH = 60, 14, 10, 25, 12, 5
 CHANNELS = 3

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikefuse import PackedSpikes, metrics, online, reference
+from spikefuse import PackedSpikes, online, reference
 from spikefuse.functional import poisson_encode
-from spikefuse.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
 from spikefuse.online import OnlineRule
+from spikefuse.paper import metrics
+from spikefuse.paper.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
 
 FEATURES, HIDDEN, STEPS, BATCH = 40, 12, 9, 6
 

@@ -12,13 +12,14 @@ pytest.importorskip("typer")
 pytest.importorskip("rich")
 pytest.importorskip("safetensors")
 
-from spikefuse import synthesis, training
-from spikefuse.batches import STREAMS, TrainSettings
 from spikefuse.functional import poisson_encode
-from spikefuse.models import Audiocoder, AudioToImage, SpikingAutoencoder, preset
 from spikefuse.packed import PackedSpikes
-from spikefuse.reproduce import energy
-from spikefuse.reproduce.jobs import ImageJob, SoundJob
+from spikefuse.paper.experiments import energy
+from spikefuse.paper.experiments.jobs import ImageJob, SoundJob
+from spikefuse.paper.models import Audiocoder, AudioToImage, SpikingAutoencoder, preset
+from spikefuse.paper.training import audio_to_image, loop
+from spikefuse.paper.training import autoencoder as training
+from spikefuse.paper.training.loop import STREAMS, TrainSettings
 
 SAMPLES, STEPS = 3, 4
 SETTINGS = TrainSettings(steps=STEPS, max_rate=0.8)
@@ -39,7 +40,7 @@ def counted(layers: list[PackedSpikes]) -> tuple[int, int]:
 
 
 def test_an_autoencoder() -> None:
-    model = SpikingAutoencoder(9, 5, preset("shared", 9).rule, init_bound=1.0, generator=training.weight_generator(1))
+    model = SpikingAutoencoder(9, 5, preset("shared", 9).rule, init_bound=1.0, generator=loop.weight_generator(1))
     images = torch.rand(SAMPLES, 9, generator=torch.Generator().manual_seed(0))
     inputs = poisson_encode(images * SETTINGS.max_rate, STEPS, seed=SETTINGS.seed, offset=STREAMS["test"])
     hidden = model.encode(inputs)
@@ -56,18 +57,18 @@ def test_an_autoencoder() -> None:
 
 
 def test_a_net_that_makes_images_of_sound() -> None:
-    generator = training.weight_generator(1)
+    generator = loop.weight_generator(1)
     autoencoder = SpikingAutoencoder(9, 5, preset("shared", 9).rule, init_bound=1.0, generator=generator)
     model = AudioToImage(Audiocoder(12, 6, 5, init_bound=1.0, generator=generator), autoencoder)
     sounds = torch.rand(SAMPLES, 12, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(SAMPLES) % 2
-    pairs = synthesis.pair("A", sounds, labels, torch.rand(2, 9), torch.arange(2))
+    pairs = audio_to_image.pair("A", sounds, labels, torch.rand(2, 9), torch.arange(2))
     inputs = poisson_encode(sounds * SETTINGS.max_rate, STEPS, seed=SETTINGS.seed, offset=STREAMS["test"])
     spikes = model(inputs)
     added, updated = counted([inputs, spikes.hidden, spikes.code, spikes.output])
     assert spikes.code.density() > 0
 
-    result = synthesis.evaluate(model, sounds, labels, pairs, SETTINGS)
+    result = audio_to_image.evaluate(model, sounds, labels, pairs, SETTINGS)
     rates = [result.input_rate, result.hidden_rate, result.output_rate]
     operations = energy.spiking([12, 6, 5, 9], [rate or 0.0 for rate in rates], STEPS)
     assert operations.synops == pytest.approx(added / SAMPLES)

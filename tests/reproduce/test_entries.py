@@ -25,10 +25,10 @@ pytest.importorskip("sklearn")
 
 from spikefuse._io.atomic_write import write_atomically
 from spikefuse._io.provenance import provenance
-from spikefuse.reproduce import claims, execute, report, runner
-from spikefuse.reproduce.cases import FULL, QUICK, Sizes
-from spikefuse.reproduce.entries import entries, select
-from spikefuse.reproduce.jobs import ImageJob, Job, SoundJob, with_seed
+from spikefuse.paper.experiments import claims, execute, report, runner
+from spikefuse.paper.experiments.cases import FULL, QUICK, Sizes
+from spikefuse.paper.experiments.entries import entries, select
+from spikefuse.paper.experiments.jobs import ImageJob, Job, SoundJob, with_seed
 
 
 def jobs(entry: str, sizes: Sizes = FULL) -> dict[str, Job]:

@@ -23,13 +23,14 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 pytest.importorskip("sklearn")
 
-from spikefuse import cli, reference
-from spikefuse.app import sounds
-from spikefuse.models import preset
+from spikefuse import reference
+from spikefuse.audio import corpora
+from spikefuse.cli import main
 from spikefuse.online import OnlineRule
-from spikefuse.reproduce import claims, execute, report, runner
-from spikefuse.reproduce.cases import Case, Chart, Entry, Sizes
-from spikefuse.reproduce.jobs import ImageJob, SoundJob
+from spikefuse.paper.experiments import claims, execute, report, runner
+from spikefuse.paper.experiments.cases import Case, Chart, Entry, Sizes
+from spikefuse.paper.experiments.jobs import ImageJob, SoundJob
+from spikefuse.paper.models import preset
 
 SIZES = Sizes("tiny", None, None, None, None, 8, 2, 1e-3, 2, 1)
 IMAGES = {
@@ -63,12 +64,12 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     patterns = (torch.rand(10, 90, generator=generator) < 0.3).float()
 
-    def hear(corpus: str, folder: Path | None, limit: int | None) -> sounds.Sounds:
+    def hear(corpus: str, folder: Path | None, limit: int | None) -> corpora.Sounds:
         labels = torch.arange(limit or 30) % 10
         test = torch.arange(20) % 10
-        return sounds.Sounds(patterns[labels], labels, patterns[test], test, tuple("0123456789"))
+        return corpora.Sounds(patterns[labels], labels, patterns[test], test, tuple("0123456789"))
 
-    monkeypatch.setattr(sounds, "hear", hear)
+    monkeypatch.setattr(corpora, "hear", hear)
     execute._heard.cache_clear()
 
 
@@ -229,7 +230,7 @@ def test_the_unmasked_autoencoder_learns_by_that_rule() -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from spikefuse.reproduce import entries
+    from spikefuse.paper.experiments import entries
 
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(entries, "entries", lambda sizes: (entry("shared"),))
@@ -238,7 +239,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["spikefuse", "reproduce", *arguments])
         with pytest.raises(SystemExit) as leave:
-            cli.main()
+            main.main()
         output = capsys.readouterr()
         return int(leave.value.code or 0), output.out, output.err
 

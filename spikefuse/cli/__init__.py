@@ -1,0 +1,1 @@
+"""The command line: prints and parses, computes nothing. Needs the `app` extra."""

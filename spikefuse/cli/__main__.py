@@ -1,0 +1,7 @@
+"""``python -m spikefuse.cli``."""
+
+from __future__ import annotations
+
+from spikefuse.cli.main import main
+
+main()

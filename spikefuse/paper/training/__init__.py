@@ -1,0 +1,1 @@
+"""Training runs: order, encoding, checkpoints, folders, progress, and the settings to begin with."""
