@@ -15,8 +15,9 @@ import plots
 
 from spikefuse.data import load
 from spikefuse.paper.models import SpikingAutoencoder, preset
+from spikefuse.paper.seeds import weight_generator
 from spikefuse.paper.training.autoencoder import Trainer, evaluate
-from spikefuse.paper.training.loop import TrainSettings, weight_generator
+from spikefuse.paper.training.loop import TrainSettings
 
 TOLERANCE = 0.03
 

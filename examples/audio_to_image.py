@@ -56,7 +56,7 @@ def main() -> None:
     Trainer(autoencoder, images.images, settings).run()
     coder = Audiocoder(rates.shape[1], options.hidden, code, OnlineRule(lr=5e-4))
     model = AudioToImage(coder, autoencoder, duration=10, image_rate=settings.max_rate)
-    pairs = audio_to_image.pair("A", rates, labels, images.images, images.labels)  # one image for each class
+    pairs = data.pair("A", rates, labels, images.images, images.labels)  # one image for each class
     learning = TrainSettings(epochs=options.epochs, batch_size=10 if options.tones else 50, steps=60, max_rate=RATE)
     trainer = audio_to_image.SynthesisTrainer(model, pairs, learning)
     for epoch in range(options.epochs):

@@ -17,10 +17,11 @@ from safetensors.torch import save as save_tensors
 
 from spikefuse._io import atomic_write, provenance, safetensors_file
 from spikefuse.paper.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
+from spikefuse.paper.seeds import weight_generator
 from spikefuse.paper.training import checkpoint
 from spikefuse.paper.training.autoencoder import Trainer
 from spikefuse.paper.training.checkpoint import CheckpointError
-from spikefuse.paper.training.loop import TrainSettings, weight_generator
+from spikefuse.paper.training.loop import TrainSettings
 
 IMAGES = torch.rand(25, 20, generator=torch.Generator().manual_seed(0))
 

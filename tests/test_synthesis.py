@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 
 from spikefuse._io import safetensors_file
 from spikefuse._io.safetensors_file import CheckpointError
+from spikefuse.data import Pairs, pair
 from spikefuse.functional import poisson_encode
 from spikefuse.online import OnlineRule
 from spikefuse.paper import metrics
@@ -30,10 +31,11 @@ from spikefuse.paper.models import (
     SpikingAutoencoder,
     digit_classifier,
 )
-from spikefuse.paper.training import audio_to_image_checkpoint
-from spikefuse.paper.training.audio_to_image import Pairs, SynthesisTrainer, baselines, evaluate, pair, synthesize
+from spikefuse.paper.seeds import derived_seed, weight_generator
+from spikefuse.paper.training import checkpoint
+from spikefuse.paper.training.audio_to_image import SynthesisTrainer, baselines, evaluate, synthesize
 from spikefuse.paper.training.autoencoder import Trainer
-from spikefuse.paper.training.loop import STREAMS, TrainSettings, derived_seed, weight_generator
+from spikefuse.paper.training.loop import STREAMS, TrainSettings
 
 CLASSES, SOUND, PIXELS, CODE = 4, 80, 36, 16
 SETTINGS = TrainSettings(epochs=2, batch_size=10, steps=20, max_rate=0.3, seed=3)
@@ -238,8 +240,8 @@ class TestCheckpoint:
         stopped = SynthesisTrainer(make(), pairs("B"), SETTINGS)
         stopped.run(until=3)
         stopped.measured.append({"epoch": 0, "mse": 0.5})
-        kept = audio_to_image_checkpoint.load(
-            audio_to_image_checkpoint.save(tmp_path / "r.safetensors", stopped, {"corpus": "x"})
+        kept = checkpoint.load_audio_to_image(
+            checkpoint.save_audio_to_image(tmp_path / "r.safetensors", stopped, {"corpus": "x"})
         )
         resumed = kept.resume(pairs("B"))
         assert (resumed.batch, resumed.measured, kept.run) == (3, [{"epoch": 0, "mse": 0.5}], {"corpus": "x"})
@@ -253,7 +255,7 @@ class TestCheckpoint:
     def test_refusals(self, tmp_path: Path, autoencoder: SpikingAutoencoder) -> None:
         trainer = SynthesisTrainer(spiking(autoencoder), pairs(), SETTINGS)
         trainer.run(until=6)
-        kept = audio_to_image_checkpoint.load(audio_to_image_checkpoint.save(tmp_path / "r.safetensors", trainer))
+        kept = checkpoint.load_audio_to_image(checkpoint.save_audio_to_image(tmp_path / "r.safetensors", trainer))
         with pytest.raises(ValueError, match="the 44 pairs of sound and image that the run was on, got 44 others"):
             kept.resume(pairs("B"))
         with pytest.raises(ValueError, match="epochs >= 2 for 6 batches done, got 1"):
@@ -286,15 +288,15 @@ class TestCheckpoint:
     ) -> None:
         trainer = SynthesisTrainer(spiking(autoencoder), pairs(), SETTINGS)
         trainer.run(until=2)
-        path = audio_to_image_checkpoint.save(tmp_path / "r.safetensors", trainer)
+        path = checkpoint.save_audio_to_image(tmp_path / "r.safetensors", trainer)
         document, tensors = safetensors_file.read(
-            path, audio_to_image_checkpoint.FORMAT, audio_to_image_checkpoint.VERSION
+            path, checkpoint.AUDIO_TO_IMAGE_FORMAT, checkpoint.AUDIO_TO_IMAGE_VERSION
         )
         change(document, tensors)
         document["sha256"] = safetensors_file.digest(document, tensors)
         path.write_bytes(save_tensors(tensors, {"spikefuse": json.dumps(document)}))
         with pytest.raises(CheckpointError, match=message):
-            audio_to_image_checkpoint.load(path)
+            checkpoint.load_audio_to_image(path)
 
 
 class TestRecogniser:

@@ -27,7 +27,7 @@ import soundfile
 from spikefuse.audio import corpora
 from spikefuse.cli import main
 from spikefuse.paper.models import AudioToImage
-from spikefuse.paper.training import audio_to_image_checkpoint, audio_to_image_runs, autoencoder_runs, recipes
+from spikefuse.paper.training import audio_to_image_runs, autoencoder_runs, checkpoint, recipes
 from spikefuse.paper.training.audio_to_image_runs import SynthesisOptions
 
 FILES = ["checkpoint.safetensors", "images.png", "metrics.json", "mse.png"]
@@ -121,7 +121,7 @@ def test_options_reach_the_run(run: Run) -> None:
     options = {"rate": "0.05", "image-rate": "0.6", "lr": "0.002", "leak": "0.2", "weight-decay": "0.01"}
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     train(run, "--epochs", "1", "--out", "r", "--trace", "gated", "--limit", "12", *arguments)
-    kept = audio_to_image_checkpoint.load("r/checkpoint.safetensors")
+    kept = checkpoint.load_audio_to_image("r/checkpoint.safetensors")
     assert isinstance(kept.model, AudioToImage)
     rule = kept.model.audiocoder.rule
     assert (rule.lr, rule.leak, rule.weight_decay, rule.trace, rule.eps) == (0.002, 0.2, 0.01, "gated", 1e-8)
@@ -151,7 +151,7 @@ def test_resume_goes_on_bit_for_bit(run: Run) -> None:
     code, out, _ = run("train", "audio-to-image", "--out", "r", "--resume", "--epochs", "2")
     assert code == 0
     assert "Resumed after batch 2 of 4." in out
-    straight, resumed = (audio_to_image_checkpoint.load(f"{name}/checkpoint.safetensors") for name in ("straight", "r"))
+    straight, resumed = (checkpoint.load_audio_to_image(f"{name}/checkpoint.safetensors") for name in ("straight", "r"))
     for name, weight in straight.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name])
     assert straight.measured == resumed.measured
@@ -165,7 +165,7 @@ def test_bad_input_is_one_line_and_exit_2(run: Run) -> None:
         (["--resume", "--hidden", "9"], "--hidden: expected 8, which the run to resume has, got 9"),
         (["--resume", "--dataset", "B"], "--dataset: expected A, which the run to resume has, got B"),
         ([], "is there already: --resume goes on with it"),
-        (["--overwrite", "--autoencoder", "ae", "--corpus", "folder"], "--folder: expected the folder"),
+        (["--overwrite", "--autoencoder", "ae", "--corpus", "folder"], "folder: expected the folder"),
         (["--overwrite", "--autoencoder", "ae", "--corpus", "fsdd", "--folder", "sounds"], "no meaning with"),
         (["--out", "none", "--resume"], "none/checkpoint.safetensors is not there"),
         (["--overwrite", "--autoencoder", "r", *SMALL], "not a checkpoint of spikefuse-autoencoder"),
@@ -223,7 +223,7 @@ def test_a_folder_without_splits_is_divided_once_and_for_all(material: Path) -> 
     assert (len(train_part), len(test_part)) == (15, 3)
     again = corpora.divided("folder", material / "sounds" / "train")[1]
     assert [recording.name for recording in again] == [recording.name for recording in test_part]
-    with pytest.raises(ValueError, match="--corpus: expected one of fsdd, ti46, folder, got 'x'"):
+    with pytest.raises(ValueError, match="corpus: expected one of fsdd, ti46, folder, got 'x'"):
         corpora.divided("x")
 
 

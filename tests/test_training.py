@@ -11,11 +11,12 @@ from torch import Tensor
 
 from spikefuse import data
 from spikefuse.functional import poisson_encode
-from spikefuse.paper import metrics
+from spikefuse.paper import metrics, seeds
 from spikefuse.paper.models import ANNAutoencoder, ANNRule, SpikingAutoencoder, preset
-from spikefuse.paper.training import autoencoder, loop
+from spikefuse.paper.seeds import weight_generator
+from spikefuse.paper.training import autoencoder
 from spikefuse.paper.training.autoencoder import Autoencoder, Trainer, evaluate
-from spikefuse.paper.training.loop import STREAMS, TrainSettings, weight_generator
+from spikefuse.paper.training.loop import STREAMS, TrainSettings
 
 FEATURES, HIDDEN = 36, 10
 SETTINGS = TrainSettings(epochs=2, batch_size=8, steps=6, max_rate=0.7, seed=5)
@@ -102,7 +103,7 @@ def test_every_image_once_an_epoch_in_another_order_each_time() -> None:
 
 def test_history_is_what_the_batches_gave() -> None:
     trainer = Trainer(shared(), images(8), SETTINGS)
-    order = torch.randperm(8, generator=torch.Generator().manual_seed(loop.derived_seed(5, "order", 0)))
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(seeds.derived_seed(5, "order", 0)))
     spikes = poisson_encode(images(8)[order] * 0.7, 6, seed=5, offset=0)
     model = shared()
     assert isinstance(model, SpikingAutoencoder)

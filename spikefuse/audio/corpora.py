@@ -1,4 +1,4 @@
-"""Corpora of spoken digits as the command line names them, divided and heard."""
+"""Corpora of spoken digits by name, divided and heard."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def divided(corpus: str, folder: Path | None = None) -> tuple[data.Corpus, data.
         DatasetUnavailableError: the corpus is not on this machine and could not be downloaded.
     """
     if corpus not in CORPORA:
-        raise ValueError(f"--corpus: expected one of {', '.join(CORPORA)}, got {corpus!r}")
+        raise ValueError(f"corpus: expected one of {', '.join(CORPORA)}, got {corpus!r}")
     if corpus == "fsdd":
         if folder is not None:
-            raise ValueError("--folder has no meaning with --corpus fsdd, which is found or downloaded")
+            raise ValueError("folder: has no meaning with corpus fsdd, which is found or downloaded")
         whole = data.load_fsdd()
         return whole.select(split="train").shuffled(DIVISION_SEED), whole.select(split="test")
     if corpus == "ti46":
         whole = data.load_ti46(folder=folder).shuffled(DIVISION_SEED)
         return whole[:TI46_TRAINING], whole[TI46_TRAINING:]
     if folder is None:
-        raise ValueError("--folder: expected the folder of the recordings with --corpus folder, got none")
+        raise ValueError("folder: expected the folder of the recordings with corpus folder, got none")
     whole = data.load_wav_folder(folder)
     train, test = whole.select(split="train").shuffled(DIVISION_SEED), whole.select(split="test")
     if len(train) and len(test):
@@ -74,7 +74,7 @@ def divided(corpus: str, folder: Path | None = None) -> tuple[data.Corpus, data.
     whole = whole.shuffled(DIVISION_SEED)
     count = round(TRAINING_SHARE * len(whole))
     if not 0 < count < len(whole):
-        raise ValueError(f"--folder: expected at least 4 recordings to train on and to test with, got {len(whole)}")
+        raise ValueError(f"folder: expected at least 4 recordings to train on and to test with, got {len(whole)}")
     return whole[:count], whole[count:]
 
 
@@ -96,6 +96,6 @@ def hear(corpus: str, folder: Path | None = None, limit: int | None = None) -> S
 
 
 def cochleagram() -> Cochleagram:
-    """The ear of the command line: 39 channels x 1,500 frames, kept beside the data sets where there is a place."""
+    """The ear for these corpora: 39 channels x 1,500 frames, kept beside the data sets where there is a place."""
     cache = store.cache_folder()
     return Cochleagram(cache=None if cache is None else cache / "cochleagrams")

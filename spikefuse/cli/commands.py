@@ -279,7 +279,7 @@ def reproduce(
 @app.command()
 def doctor() -> None:
     """Say what is installed, which kernels run here, and which data sets are found."""
-    Console().print(progress.facts_table(doctor_facts.facts()))
+    Console().print(doctor_facts.facts_table(doctor_facts.facts()))
 
 
 def _train(

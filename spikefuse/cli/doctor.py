@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Final
 
 import numpy as np
 import torch
+from rich.table import Table
 
 import spikefuse
 from spikefuse import _load, data, ops
@@ -91,3 +93,13 @@ def _extra(packages: tuple[str, ...]) -> str:
         except metadata.PackageNotFoundError:
             versions.append(f"no {package}")
     return ", ".join(versions)
+
+
+def facts_table(rows: Sequence[tuple[str, str]]) -> Table:
+    """Names and values without lines, the values wrapped under one another."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

@@ -20,7 +20,7 @@ from spikefuse.data.digits import digits_available, load_digits
 from spikefuse.data.fsdd import fsdd_available, load_fsdd
 from spikefuse.data.idx import read_idx
 from spikefuse.data.mnist import load_mnist, mnist_available
-from spikefuse.data.pairing import pair_with_class_image, pair_with_own_image
+from spikefuse.data.pairing import Pairs, pair, pair_with_class_image, pair_with_own_image
 from spikefuse.data.recordings import Corpus, Recording
 from spikefuse.data.store import DatasetUnavailableError
 from spikefuse.data.ti46 import load_ti46, ti46_available
@@ -32,6 +32,7 @@ __all__ = [
     "Corpus",
     "Dataset",
     "DatasetUnavailableError",
+    "Pairs",
     "Recording",
     "Waveform",
     "available",
@@ -40,6 +41,7 @@ __all__ = [
     "load_fsdd",
     "load_ti46",
     "load_wav_folder",
+    "pair",
     "pair_with_class_image",
     "pair_with_own_image",
     "read_audio",

@@ -12,12 +12,14 @@ pytest.importorskip("typer")
 pytest.importorskip("rich")
 pytest.importorskip("safetensors")
 
+from spikefuse import data
 from spikefuse.functional import poisson_encode
 from spikefuse.packed import PackedSpikes
+from spikefuse.paper import seeds
 from spikefuse.paper.experiments import energy
 from spikefuse.paper.experiments.jobs import ImageJob, SoundJob
 from spikefuse.paper.models import Audiocoder, AudioToImage, SpikingAutoencoder, preset
-from spikefuse.paper.training import audio_to_image, loop
+from spikefuse.paper.training import audio_to_image
 from spikefuse.paper.training import autoencoder as training
 from spikefuse.paper.training.loop import STREAMS, TrainSettings
 
@@ -40,7 +42,7 @@ def counted(layers: list[PackedSpikes]) -> tuple[int, int]:
 
 
 def test_an_autoencoder() -> None:
-    model = SpikingAutoencoder(9, 5, preset("shared", 9).rule, init_bound=1.0, generator=loop.weight_generator(1))
+    model = SpikingAutoencoder(9, 5, preset("shared", 9).rule, init_bound=1.0, generator=seeds.weight_generator(1))
     images = torch.rand(SAMPLES, 9, generator=torch.Generator().manual_seed(0))
     inputs = poisson_encode(images * SETTINGS.max_rate, STEPS, seed=SETTINGS.seed, offset=STREAMS["test"])
     hidden = model.encode(inputs)
@@ -57,12 +59,12 @@ def test_an_autoencoder() -> None:
 
 
 def test_a_net_that_makes_images_of_sound() -> None:
-    generator = loop.weight_generator(1)
+    generator = seeds.weight_generator(1)
     autoencoder = SpikingAutoencoder(9, 5, preset("shared", 9).rule, init_bound=1.0, generator=generator)
     model = AudioToImage(Audiocoder(12, 6, 5, init_bound=1.0, generator=generator), autoencoder)
     sounds = torch.rand(SAMPLES, 12, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(SAMPLES) % 2
-    pairs = audio_to_image.pair("A", sounds, labels, torch.rand(2, 9), torch.arange(2))
+    pairs = data.pair("A", sounds, labels, torch.rand(2, 9), torch.arange(2))
     inputs = poisson_encode(sounds * SETTINGS.max_rate, STEPS, seed=SETTINGS.seed, offset=STREAMS["test"])
     spikes = model(inputs)
     added, updated = counted([inputs, spikes.hidden, spikes.code, spikes.output])

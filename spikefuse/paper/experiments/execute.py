@@ -24,17 +24,12 @@ from spikefuse.paper.models.ann import ANNAudiocoder, ANNAutoencoder, ANNRule
 from spikefuse.paper.models.audio_to_image import ANNAudioToImage, AudioToImage
 from spikefuse.paper.models.audiocoder import Audiocoder, audiocoder_preset
 from spikefuse.paper.models.autoencoder import SpikingAutoencoder, preset
-from spikefuse.paper.training import (
-    audio_to_image,
-    audio_to_image_checkpoint,
-    audio_to_image_runs,
-    autoencoder_runs,
-    checkpoint,
-)
+from spikefuse.paper.seeds import derived_seed, weight_generator
+from spikefuse.paper.training import audio_to_image, audio_to_image_runs, autoencoder_runs, checkpoint
 from spikefuse.paper.training import autoencoder as training
 from spikefuse.paper.training.audio_to_image import SynthesisTrainer
 from spikefuse.paper.training.autoencoder import Trainer
-from spikefuse.paper.training.loop import BatchRun, TrainSettings, derived_seed, weight_generator
+from spikefuse.paper.training.loop import BatchRun, TrainSettings
 
 SCHEMA: Final = 1
 """Version of a result's layout."""
@@ -150,11 +145,11 @@ def _autoencoder(job: ImageJob, features: int) -> SpikingAutoencoder | ANNAutoen
 def _run_sounds(job: SoundJob, folder: Path, tick: Tick) -> dict[str, Any]:
     heard = _heard(job.corpus, job.limit)
     images = data.load(job.autoencoder.dataset, "train")
-    pairs = audio_to_image.pair(job.pairing, heard.train_rates, heard.train_labels, images.images, images.labels)
+    pairs = data.pair(job.pairing, heard.train_rates, heard.train_labels, images.images, images.labels)
     settings = TrainSettings(job.epochs, job.batch_size, job.steps, job.max_rate, job.seed)
     path = part_path(folder, job)
     if folders.exists(path):
-        trainer = audio_to_image_checkpoint.load(path).resume(pairs)
+        trainer = checkpoint.load_audio_to_image(path).resume(pairs)
     else:
         trainer = SynthesisTrainer(_audio_to_image(job, folder, pairs.rates.shape[1]), pairs, settings)
     reader = digit_classifier.recogniser() if pairs.images.shape[1] == 784 else None
@@ -173,7 +168,7 @@ def _run_sounds(job: SoundJob, folder: Path, tick: Tick) -> dict[str, Any]:
     def on_batch(run: SynthesisTrainer) -> None:
         if run.batch % run.batches_per_epoch == 0:
             run.measured.append({"epoch": run.batch // run.batches_per_epoch, **measure("test")})
-            audio_to_image_checkpoint.save(path, run)
+            checkpoint.save_audio_to_image(path, run)
         _tick(run, tick)
 
     trainer.run(on_batch=on_batch)

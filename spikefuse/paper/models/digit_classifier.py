@@ -13,7 +13,7 @@ from spikefuse._io import provenance, safetensors_file
 from spikefuse._io.safetensors_file import CheckpointError
 from spikefuse.data import store
 from spikefuse.paper import metrics
-from spikefuse.paper.training.loop import derived_seed
+from spikefuse.paper.seeds import derived_seed
 
 FORMAT: Final = "spikefuse-recogniser"
 VERSION: Final = 1

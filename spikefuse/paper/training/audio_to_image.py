@@ -14,84 +14,21 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from spikefuse.data.pairing import pair_with_class_image, pair_with_own_image
+from spikefuse.data.pairing import Pairs
 from spikefuse.functional import poisson_encode
 from spikefuse.paper import metrics
 from spikefuse.paper.models.audio_to_image import ANNAudioToImage, AudioToImage
 from spikefuse.paper.models.hidden_maps import HiddenMaps
-from spikefuse.paper.training.loop import STREAMS, BatchRun, TrainSettings, derived_seed, fingerprint
+from spikefuse.paper.seeds import derived_seed
+from spikefuse.paper.training.loop import STREAMS, BatchRun, TrainSettings
 
 SynthesisModel = AudioToImage | ANNAudioToImage
-
-DATASETS: Final = ("A", "B")
-"""One image for each class, or one for each recording."""
 
 EVALUATION_BATCH: Final = 100
 """Sounds encoded at a time in an evaluation. Fixed, because a draw depends on the sound's place in its batch."""
 
 SPIKING_COLUMNS: Final = ("loss", "error_zeros", "hidden_rate", "output_rate")
 ANN_COLUMNS: Final = ("loss",)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pairs:
-    """Sounds, and the image that each is to call up.
-
-    Attributes:
-        rates: cochleagrams, fp32 ``[N, features]`` in [0, 1].
-        labels: class of each sound, int64 ``[N]``.
-        images: the distinct images, ``[M, pixels]`` in [0, 1].
-        image_labels: int64 ``[M]``.
-        chosen: index into ``images`` of each sound's image, int64 ``[N]``.
-    """
-
-    rates: Tensor
-    labels: Tensor
-    images: Tensor
-    image_labels: Tensor
-    chosen: Tensor
-
-    def __len__(self) -> int:
-        """Number of sounds N."""
-        return len(self.rates)
-
-    @functools.cached_property
-    def fingerprint(self) -> int:
-        """CRC-32 of all of it: tells a resumed run that it was given other pairs."""
-        parts = (self.rates, self.labels, self.images, self.image_labels, self.chosen)
-        return fingerprint(torch.tensor([part for value in parts for part in divmod(fingerprint(value), 2**16)]))
-
-
-def pair(dataset: str, rates: Tensor, labels: Tensor, images: Tensor, image_labels: Tensor) -> Pairs:
-    """Pairs sounds with images of their classes.
-
-    Args:
-        dataset: "A": each class with its first image. "B": the k-th sound of a class with its k-th image.
-        rates: cochleagrams ``[N, features]``.
-        labels: int64 ``[N]``.
-        images: to choose from, ``[M, pixels]``.
-        image_labels: int64 ``[M]``.
-
-    Raises:
-        TypeError: labels of another dtype.
-        ValueError: another data set, labels that are not one for each sound or image, or too few images of a class.
-
-    Example:
-        >>> sounds, images = torch.rand(3, 20), torch.rand(4, 9)
-        >>> pairs = pair("B", sounds, torch.tensor([0, 1, 0]), images, torch.tensor([0, 0, 0, 1]))
-        >>> pairs.image_labels, pairs.chosen
-        (tensor([0, 0, 1]), tensor([0, 2, 1]))
-    """
-    if dataset not in DATASETS:
-        raise ValueError(f"pair: expected dataset as one of {', '.join(DATASETS)}, got {dataset!r}")
-    if rates.dim() != 2 or len(labels) != len(rates) or len(image_labels) != len(images):
-        raise ValueError(
-            f"pair: expected one label for each of {len(rates)} sounds and {len(images)} images, got {len(labels)} and "
-            f"{len(image_labels)}"
-        )
-    choose = pair_with_class_image if dataset == "A" else pair_with_own_image
-    used, chosen = choose(labels, image_labels).unique(return_inverse=True)
-    return Pairs(rates, labels, images[used], image_labels[used], chosen)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,25 +16,24 @@ from spikefuse import data, folders, ops
 from spikefuse._io.atomic_write import write_atomically
 from spikefuse._io.provenance import provenance
 from spikefuse.audio import corpora
-from spikefuse.data import read_audio
+from spikefuse.data import Pairs, pair, read_audio
 from spikefuse.paper.models import digit_classifier
 from spikefuse.paper.models.audio_to_image import AudioToImage
 from spikefuse.paper.models.audiocoder import Audiocoder, audiocoder_preset
 from spikefuse.paper.models.autoencoder import SpikingAutoencoder
 from spikefuse.paper.plots import charts, pictures
-from spikefuse.paper.training import audio_to_image_checkpoint, autoencoder_runs, checkpoint, recipes
+from spikefuse.paper.seeds import derived_seed
+from spikefuse.paper.training import autoencoder_runs, checkpoint, recipes
 from spikefuse.paper.training import progress as report
 from spikefuse.paper.training.audio_to_image import (
     Baselines,
-    Pairs,
     SynthesisModel,
     SynthesisTrainer,
     baselines,
     evaluate,
-    pair,
     synthesize,
 )
-from spikefuse.paper.training.loop import STREAMS, TrainSettings, derived_seed
+from spikefuse.paper.training.loop import STREAMS, TrainSettings
 
 CHECKPOINT: Final = autoencoder_runs.CHECKPOINT
 FOLDER: Final = Path("runs/audio-to-image")
@@ -95,7 +94,7 @@ def train(
         )
     if resume and not folders.exists(path):
         raise ValueError(f"--resume: {path} is not there; --out names the folder of a run")
-    kept = audio_to_image_checkpoint.load(path) if resume else None
+    kept = checkpoint.load_audio_to_image(path) if resume else None
     if kept is not None:
         recipes.check_unchanged(options, _options_of(kept))
         run = dict(kept.run)
@@ -133,7 +132,7 @@ def train(
         trainer.run(
             on_batch=on_batch,
             should_stop=lambda: bool(received),
-            save=lambda trainer: audio_to_image_checkpoint.save(path, trainer, run),
+            save=lambda trainer: checkpoint.save_audio_to_image(path, trainer, run),
             save_every=save_every or trainer.batches_per_epoch,
         )
     if received:
@@ -159,7 +158,7 @@ def synthesize_files(
         raise ValueError(
             f"--model: expected a trained net at {path}, got none there; `{COMMAND} --out {model_path}` trains one"
         )
-    kept = audio_to_image_checkpoint.load(path)
+    kept = checkpoint.load_audio_to_image(path)
     model = kept.model
     ear = corpora.cochleagram()
     if ear.features != model.in_features:
@@ -255,7 +254,7 @@ def _started(options: SynthesisOptions, out: Path, material: Material) -> Synthe
     return SynthesisTrainer(model, material.pairs, settings)
 
 
-def _options_of(kept: audio_to_image_checkpoint.SynthesisCheckpoint) -> SynthesisOptions:
+def _options_of(kept: checkpoint.SynthesisCheckpoint) -> SynthesisOptions:
     """The options that a run has, all filled in but for the autoencoder's, which is part of it now."""
     model, settings, run = kept.model, kept.settings, kept.run
     if not isinstance(model, AudioToImage):

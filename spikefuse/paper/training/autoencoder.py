@@ -18,12 +18,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from spikefuse.data.dataset import fingerprint
 from spikefuse.functional import poisson_encode
 from spikefuse.packed import PackedSpikes
 from spikefuse.paper import metrics
 from spikefuse.paper.models.ann import ANNAutoencoder
 from spikefuse.paper.models.autoencoder import SpikingAutoencoder
-from spikefuse.paper.training.loop import STREAMS, BatchRun, TrainSettings, fingerprint
+from spikefuse.paper.training.loop import STREAMS, BatchRun, TrainSettings
 
 Autoencoder = SpikingAutoencoder | ANNAutoencoder
 

@@ -16,9 +16,7 @@ Poisson streams (the ``offset`` of :func:`spikefuse.functional.poisson_encode`),
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -26,29 +24,12 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
+from spikefuse.paper.seeds import derived_seed
+
 _Run = TypeVar("_Run", bound="BatchRun")
 
 STREAMS: Final[dict[str, int]] = {"train": 2**31, "test": 2**31 + 2**30, "pictures": 2**32 - 2**20}
 """First Poisson stream of each kind of evaluation."""
-
-
-def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A seed in [0, 2^63) for one purpose, unrelated to those for other purposes, indices and seeds.
-
-    >>> derived_seed(0, "order", 1) == derived_seed(1, "order", 0)
-    False
-    """
-    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def weight_generator(seed: int) -> torch.Generator:
-    """The generator of a run's initial weights.
-
-    >>> torch.rand(2, generator=weight_generator(0)).equal(torch.rand(2, generator=weight_generator(0)))
-    True
-    """
-    return torch.Generator().manual_seed(derived_seed(seed, "weights"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +72,6 @@ class TrainSettings:
                 raise ValueError(f"TrainSettings: expected {low} <= {name} < {end}, got {value}")
         if not 0 < self.max_rate <= 1:
             raise ValueError(f"TrainSettings: expected 0 < max_rate <= 1, got {self.max_rate}")
-
-
-def fingerprint(values: Tensor) -> int:
-    """CRC-32 of numbers as fp32: tells a resumed run that it was given other ones.
-
-    >>> fingerprint(torch.zeros(2)) == fingerprint(torch.ones(2))
-    False
-    """
-    return zlib.crc32(values.detach().to("cpu", torch.float32).contiguous().numpy().view("uint8").data)
 
 
 class BatchRun(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -114,14 +114,4 @@ def results_table(results: Mapping[str, Evaluation]) -> Table:
         values = [getattr(evaluation, attribute) for evaluation in results.values()]
         if any(value is not None for value in values):
             table.add_row(label, *("" if value is None else form.format(value) for value in values))
-    return table
-
-
-def facts_table(rows: Sequence[tuple[str, str]]) -> Table:
-    """Names and values without lines, the values wrapped under one another."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
     return table

@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 from spikefuse import data
 from spikefuse.paper.models.ann import ANNAutoencoder, ANNRule
 from spikefuse.paper.models.autoencoder import SpikingAutoencoder, preset
+from spikefuse.paper.seeds import weight_generator
 from spikefuse.paper.training.autoencoder import Autoencoder
-from spikefuse.paper.training.loop import TrainSettings, weight_generator
+from spikefuse.paper.training.loop import TrainSettings
 
 ANN: Final = "ann"
 
