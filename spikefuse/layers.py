@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikefuse import functional
-from spikefuse.functional import MaskedLossOutput
+from spikefuse.functional.lif import MaskedLossOutput
 from spikefuse.packed import PackedSpikes
 
 

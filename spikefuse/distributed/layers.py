@@ -15,7 +15,7 @@ from spikefuse.distributed.ranks import (
     replicated,
     sum_over_ranks,
 )
-from spikefuse.functional import MaskedLossOutput
+from spikefuse.functional.lif import MaskedLossOutput
 from spikefuse.layers import LIF, LIFLinear
 from spikefuse.packed import PackedSpikes
 

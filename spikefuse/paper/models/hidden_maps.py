@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from spikefuse.functional import poisson_encode
+from spikefuse.functional.poisson import poisson_encode
 from spikefuse.packed import PackedSpikes
 from spikefuse.paper.models.autoencoder import SpikingAutoencoder
 

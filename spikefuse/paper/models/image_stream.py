@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikefuse.functional import poisson_encode
+from spikefuse.functional.poisson import poisson_encode
 from spikefuse.packed import PackedSpikes
 from spikefuse.paper.models.audio_to_image import AudioToImage, State
 

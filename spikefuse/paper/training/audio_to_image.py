@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spikefuse.data.pairing import Pairs
-from spikefuse.functional import poisson_encode
+from spikefuse.functional.poisson import poisson_encode
 from spikefuse.paper import metrics
 from spikefuse.paper.models.audio_to_image import ANNAudioToImage, AudioToImage
 from spikefuse.paper.models.hidden_maps import HiddenMaps

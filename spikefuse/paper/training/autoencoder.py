@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spikefuse.data.dataset import fingerprint
-from spikefuse.functional import poisson_encode
+from spikefuse.functional.poisson import poisson_encode
 from spikefuse.packed import PackedSpikes
 from spikefuse.paper import metrics
 from spikefuse.paper.models.ann import ANNAutoencoder
