@@ -16,7 +16,8 @@ from spikefuse.distributed.ranks import (
     sum_over_ranks,
 )
 from spikefuse.functional.lif import MaskedLossOutput
-from spikefuse.layers import LIF, LIFLinear
+from spikefuse.layers.lif import LIF
+from spikefuse.layers.linear import LIFLinear
 from spikefuse.packed import PackedSpikes
 
 _DRAWN_AT_ONCE: Final = 1 << 22
