@@ -32,7 +32,9 @@ SANITIZE_ARGS ?= -k "not instruction_set and not allocated and not (emulated and
 # Installed with --no-deps, because theirs would replace torch.
 TESTED_PEERS := snntorch==1.0.0 spikingjelly==2.0.0 loguru lyon==1.0.0
 OTHER_PEERS := norse==1.1.0 sinabs==3.1.3 nir==1.0.8 nirtorch==2.6 h5py==3.16.0 pbr==7.1.3
-SANITIZE_TESTS ?= $(addprefix tests/test_,lif.py masked_loss.py packed.py poisson.py spike_matmul.py lif_linear.py emulator.py online.py)
+SANITIZE_TESTS ?= $(addprefix tests/,\
+    functional/test_lif.py functional/test_lif_masked_loss.py test_packed.py functional/test_poisson.py \
+    functional/test_spike_linear.py functional/test_lif_linear.py test_emulator.py test_online.py)
 
 .PHONY: help install demo reproduce-quick test test-slow test-peers peers lint format cuda-compile cuda-table cuda-link cuda-headers sanitize clean
 

@@ -36,9 +36,10 @@ if wants build; then
     TORCH_CUDA_ARCH_LIST=$capability SPIKEFUSE_CUDA=1 part build 240 \
         "$PYTHON" -m pip install --no-build-isolation --no-deps --editable .
 fi
-ops="tests/test_lif.py tests/test_masked_loss.py tests/test_packed.py tests/test_poisson.py tests/test_spike_matmul.py
-     tests/test_lif_linear.py tests/test_surrogate.py tests/test_layers.py tests/test_compile.py tests/test_opcheck.py
-     tests/test_robustness.py tests/test_online.py"
+ops="tests/functional/test_lif.py tests/functional/test_lif_masked_loss.py tests/test_packed.py
+     tests/functional/test_poisson.py tests/functional/test_spike_linear.py tests/functional/test_lif_linear.py
+     tests/test_surrogate.py tests/test_layers.py tests/test_compile.py tests/test_ops.py tests/test_robustness.py
+     tests/test_online.py"
 if wants tests; then
     workers=()
     "$PYTHON" -c 'import xdist' 2> /dev/null && workers=(-n 9)
@@ -62,8 +63,8 @@ if wants benchmarks; then
     run throughput-forward throughput --all-peers --forward
 fi
 if wants sanitize; then
-    small="tests/test_lif.py tests/test_spike_matmul.py tests/test_lif_linear.py tests/test_packed.py
-           tests/test_online.py"
+    small="tests/functional/test_lif.py tests/functional/test_spike_linear.py tests/functional/test_lif_linear.py
+           tests/test_packed.py tests/test_online.py"
     for tool in memcheck racecheck synccheck; do
         # shellcheck disable=SC2086
         SPIKEFUSE_EMULATED=0 part "$tool" 120 compute-sanitizer --tool "$tool" --error-exitcode 9 \
