@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from spikefuse import folders
+from spikefuse._io import folders
 from spikefuse._io.atomic_write import write_atomically
 from spikefuse._io.optional import require
 

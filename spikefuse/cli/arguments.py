@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import torch
 import typer
 
-from spikefuse import folders
+from spikefuse._io import folders
 
 SIGNAL_EXIT: Final = 128
 """Added to the number of the signal that ended a run, the exit code."""

@@ -13,7 +13,7 @@ from typing import IO, Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from spikefuse import folders
+from spikefuse._io import folders
 from spikefuse._io.optional import require
 
 MAX_SECONDS: Final = 60.0

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from spikefuse import folders
+from spikefuse._io import folders
 
 IDX_DTYPES: Final[dict[int, np.dtype[Any]]] = {
     0x08: np.dtype(">u1"),

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from spikefuse import folders
+from spikefuse._io import folders
 from spikefuse._io.optional import require
 
 DATA_VARIABLE: Final = "SPIKEFUSE_DATA"

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Final
 
-from spikefuse import folders
+from spikefuse._io import folders
 from spikefuse.data.audiofile import FileSlice
 from spikefuse.data.recordings import Corpus, Recording
 

@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
-from spikefuse import folders
+from spikefuse._io import folders
 from spikefuse._io.atomic_write import sync_folder, write_atomically
 from spikefuse.distributed.layers import NeuronParallelLIFLinear
 from spikefuse.distributed.ranks import Group, asking, own_slice, place

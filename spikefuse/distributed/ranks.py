@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from spikefuse.differentiation import first_derivative_only
+from spikefuse.functional.differentiation import first_derivative_only
 from spikefuse.packed import PackedSpikes, words_for
 
 Group = dist.ProcessGroup | None

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from spikefuse import ops
-from spikefuse.differentiation import first_derivative_only
 from spikefuse.functional.checks import check_device, check_dtype, check_shape
+from spikefuse.functional.differentiation import first_derivative_only
 from spikefuse.packed import PackedSpikes, pack_counting
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import torch
 
-from spikefuse import data, folders, ops, reference
+from spikefuse import data, ops, reference
+from spikefuse._io import folders
 from spikefuse._io.provenance import provenance
 from spikefuse.audio import corpora
 from spikefuse.online import OnlineStats

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from spikefuse import folders
+from spikefuse._io import folders
 from spikefuse._io.atomic_write import write_atomically
 from spikefuse._io.optional import require
 from spikefuse.paper.experiments import claims, energy, execute

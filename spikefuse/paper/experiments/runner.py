@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from spikefuse import folders
+from spikefuse._io import folders
 from spikefuse._io.atomic_write import write_atomically
 from spikefuse.paper.experiments import execute
 from spikefuse.paper.experiments.cases import Entry, Sizes

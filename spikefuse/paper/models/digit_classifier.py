@@ -8,8 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from spikefuse import data, folders
-from spikefuse._io import provenance, safetensors_file
+from spikefuse import data
+from spikefuse._io import folders, provenance, safetensors_file
 from spikefuse._io.safetensors_file import CheckpointError
 from spikefuse.data import store
 from spikefuse.paper import metrics

@@ -16,7 +16,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from spikefuse import data, folders, ops
+from spikefuse import data, ops
+from spikefuse._io import folders
 from spikefuse._io.atomic_write import write_atomically
 from spikefuse._io.provenance import provenance
 from spikefuse.paper.models.autoencoder import SpikingAutoencoder

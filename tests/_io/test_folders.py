@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from permissions import forbidden
 
-from spikefuse import folders
+from spikefuse._io import folders
 
 
 def below(root: Path, *, hidden: bool = False) -> list[str]:
