@@ -8,6 +8,10 @@ TORCH ?= $(if $(GPU),torch>=2.11,torch==2.13.0)
 DATASET ?= auto
 OUT ?= demo
 PYTEST_ARGS ?=
+# Processes that run tests side by side, a thread each: threads that wait for each other in turn take the cores away.
+WORKERS ?= 2
+test: export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
 
 ifeq ($(origin SPIKEFUSE_DATA),undefined)
 ifneq ($(wildcard ../shared/data),)
@@ -61,8 +65,9 @@ demo: $(BUILT) ## train the autoencoder; DATASET=mnist|fashion-mnist|digits, OUT
 reproduce-quick: $(BUILT) ## run the paper's experiments and our own, at smaller sizes; goes on where it was stopped
 	$(BIN)/spikefuse reproduce --quick --out runs/reproduce-quick
 
-test: $(BUILT) ## run the tests and the examples in docstrings
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(BUILT) ## run the tests and the examples in docstrings; those that measure time come last, alone
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not serial" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "serial and not slow" $(PYTEST_ARGS)
 
 test-slow: $(BUILT) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

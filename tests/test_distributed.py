@@ -384,6 +384,7 @@ def undisturbed() -> list[Tensor]:
     return weights
 
 
+@pytest.mark.serial
 class TestLostRanks:
     @pytest.mark.parametrize(("failure", "ranks"), [("killed", 3), ("killed while writing", 2), ("stopped", 2)])
     def test_others_stop_soon_and_training_resumes(
@@ -420,6 +421,7 @@ class TestLostRanks:
         assert launch(2, tmp_path, workers.interrupt) == [["interrupted", "learned"]] * 2
 
 
+@pytest.mark.serial
 class TestShutdown:
     def test_leaves_no_thread_whatever_the_group_was_used_for(self, tmp_path: Path) -> None:
         for left in launch(2, tmp_path, workers.threads_left, str(tmp_path)):

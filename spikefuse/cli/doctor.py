@@ -17,7 +17,7 @@ from spikefuse.data import store
 
 EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "app": ("typer", "rich", "safetensors", "pooch", "scikit-learn", "matplotlib", "scipy", "soundfile", "jinja2"),
-    "test": ("pytest", "hypothesis"),
+    "test": ("pytest", "pytest-xdist", "hypothesis"),
     "peers": ("snntorch", "spikingjelly"),
 }
 """Packages of each extra of this distribution."""
