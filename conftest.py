@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 
+# Before pytest imports a file of it alone, which would put the module `lif` in the place of the function.
+importlib.import_module("spikefuse")
+
 NEEDS = {
     "spikefuse/_io/safetensors_file.py": ("safetensors",),
     "spikefuse/audio": ("scipy",),

@@ -75,6 +75,7 @@ def baselines(labels: Tensor, pairs: Pairs) -> Baselines:
         ValueError: a label without an image.
 
     Example:
+        >>> from spikefuse.data import pair
         >>> images = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         >>> pairs = pair("A", torch.rand(2, 5), torch.tensor([0, 1]), images, torch.tensor([0, 1]))
         >>> scores = baselines(torch.tensor([0, 1, 1]), pairs)
@@ -109,6 +110,7 @@ class SynthesisTrainer(BatchRun):
         ValueError: pairs of other sizes than the model's.
 
     Example:
+        >>> from spikefuse.data import pair
         >>> from spikefuse.paper.models import Audiocoder, SpikingAutoencoder, preset
         >>> autoencoder = SpikingAutoencoder(9, 6, preset("shared", 9).rule)
         >>> model = AudioToImage(Audiocoder(20, 8, 6), autoencoder, duration=5)
@@ -226,6 +228,7 @@ def evaluate(
         TypeError, ValueError: sounds of another shape, dtype or range; an unknown stream; a label without an image.
 
     Example:
+        >>> from spikefuse.data import pair
         >>> from spikefuse.paper.models import Audiocoder, SpikingAutoencoder, preset
         >>> model = AudioToImage(Audiocoder(20, 8, 6), SpikingAutoencoder(9, 6, preset("shared", 9).rule))
         >>> labels = torch.arange(10) % 2

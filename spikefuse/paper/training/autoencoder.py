@@ -54,6 +54,7 @@ class Trainer(BatchRun):
         ValueError: images of another shape, or more batches than there are Poisson streams.
 
     Example:
+        >>> from spikefuse.paper.seeds import weight_generator
         >>> from spikefuse.paper.models import preset
         >>> model = SpikingAutoencoder(64, 16, preset("shared", 64).rule, generator=weight_generator(0))
         >>> trainer = Trainer(model, torch.rand(50, 64), TrainSettings(batch_size=20))
