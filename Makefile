@@ -27,6 +27,9 @@ endif
 
 NATIVE := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
 EMULATOR := $(wildcard tests/emulator/*.h tests/emulator/*.cpp tests/emulator/include/*.h)
+# For single files; torch's folder is found without an import of torch, which would take seconds.
+TORCH_FOLDER = $(shell $(BIN)/python -c "import importlib.util as u, os; print(os.path.dirname(u.find_spec('torch').origin))")
+CXX_FLAGS = $(shell $(BIN)/python build_backend/native.py cxx $(TORCH_FOLDER))
 # Written by every build, so it stands for the editable installation as a whole.
 BUILT := spikefuse/_build_info.json
 SANITIZED := build/sanitize
@@ -84,6 +87,7 @@ lint: $(VENV)/.dev ## check style and types
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy --strict spikefuse
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE) $(EMULATOR)
+	for file in csrc/cpu/*.inl; do $(CXX) $(CXX_FLAGS) -fsyntax-only -x c++ $$file || exit 1; done
 
 format: $(VENV)/.dev ## bring the sources into shape
 	$(BIN)/python -m ruff check --fix

@@ -1,6 +1,4 @@
 // LIF layer: all T time steps forward, and the reverse scan, in one call each.
-#include <type_traits>
-
 #include "../lif_op.h"
 #include "isa.h"
 

@@ -1,6 +1,13 @@
 // LIF forward and reverse scan over all T for one tile: a sample and up to kTile neighbouring neurons, whose state
 // stays in the first-level cache while the tile walks through time.
 
+#include <type_traits>
+
+#include "../lif_params.h"
+#include "kernel.h"
+
+namespace spikefuse::cpu::SF_ISA {
+
 constexpr int64_t kTile = 256;
 
 // Rows in the accumulation type are used where they lie; others are converted into `buffer` on the way in and out.
@@ -160,3 +167,5 @@ void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t fir
     if (p.grad_threshold) p.grad_threshold[b * p.N + first + i] = grad_threshold[i];
   }
 }
+
+}  // namespace spikefuse::cpu::SF_ISA

@@ -1,17 +1,10 @@
 // Online learning: forward, masked error, traces and a weight update at every one of T time steps, in one call.
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <thread>
-#include <type_traits>
-#include <utility>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "arena.h"
-#include "online.h"
+#include "online_batch.h"
 #include "parallel.h"
 
 #define SF_KERNELS "online.inl"

@@ -1,23 +1,9 @@
 // Packs spikes to bits and unpacks them.
 #include <algorithm>
-#include <type_traits>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "../checks.h"
 #include "../dispatch.h"
 #include "isa.h"
-#include "tile.h"
-
-namespace spikefuse::cpu {
-
-struct PackCounts {
-  int64_t spikes = 0, not_spikes = 0;
-};
-
-}  // namespace spikefuse::cpu
 
 #define SF_KERNELS "packing.inl"
 #include "foreach_isa.h"
@@ -33,7 +19,7 @@ std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
   Tensor words = torch::stable::new_empty(x, {R, W}, ScalarType::Int);
   Tensor spikes = torch::stable::new_empty(x, {}, ScalarType::Long);
   Tensor not_spikes = torch::stable::new_empty(x, {}, ScalarType::Long);
-  std::vector<PackCounts> row_counts(R);
+  std::vector<int64_t> row_counts(2 * R);  // [R, 2]
   with_element_type(x.scalar_type(), [&](auto zero) {
     using io_t = decltype(zero);
     const io_t* data = x.const_data_ptr<io_t>();
@@ -41,16 +27,13 @@ std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
     uint32_t* out = mutable_words_data(words);
     parallel_for(0, R, row_grain(N), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r)
-        SF_DISPATCH_ISA(pack_row(data + r * stride_r, stride_n, N, out + r * W, row_counts[r]));
+        SF_DISPATCH_ISA(pack_row(data + r * stride_r, stride_n, N, out + r * W, row_counts.data() + 2 * r));
     });
   });
-  PackCounts total;
-  for (const PackCounts& counts : row_counts) {
-    total.spikes += counts.spikes;
-    total.not_spikes += counts.not_spikes;
-  }
-  *spikes.mutable_data_ptr<int64_t>() = total.spikes;
-  *not_spikes.mutable_data_ptr<int64_t>() = total.not_spikes;
+  int64_t total[2] = {};
+  for (int64_t i = 0; i < 2 * R; ++i) total[i % 2] += row_counts[i];
+  *spikes.mutable_data_ptr<int64_t>() = total[0];
+  *not_spikes.mutable_data_ptr<int64_t>() = total[1];
   return {words, spikes, not_spikes};
 }
 

@@ -1,10 +1,15 @@
 // Packs one row of spikes to bits, and unpacks it.
 
-#include "gather.h"
+#include <type_traits>
 
-// Counts the spikes, and the elements that are neither 0 nor 1; such an element, NaN too, packs as a spike.
+#include "gather.inl"
+
+namespace spikefuse::cpu::SF_ISA {
+
+// Adds the spikes to counts[0], and to counts[1] the elements that are neither 0 nor 1; such an element, NaN too, packs
+// as a spike.
 template <class io_t>
-void pack_row(const io_t* x, int64_t stride, int64_t neurons, uint32_t* words, PackCounts& counts) {
+void pack_row(const io_t* x, int64_t stride, int64_t neurons, uint32_t* words, int64_t* counts) {
   for (int64_t w = 0; w < words_for(neurons); ++w) {
     const int64_t first = w * kWordBits;
     const int64_t count = neurons - first < kWordBits ? neurons - first : kWordBits;
@@ -17,13 +22,13 @@ void pack_row(const io_t* x, int64_t stride, int64_t neurons, uint32_t* words, P
       odd += value != 0 && value != 1;
     }
     words[w] = word;
-    counts.spikes += __builtin_popcount(word);
-    counts.not_spikes += odd;
+    counts[0] += __builtin_popcount(word);
+    counts[1] += odd;
   }
 }
 
 // The same for adjacent fp32, the type that layers hand to each other: a word by vector compares.
-inline void pack_row(const float* x, int64_t stride, int64_t neurons, uint32_t* words, PackCounts& counts) {
+inline void pack_row(const float* x, int64_t stride, int64_t neurons, uint32_t* words, int64_t* counts) {
   if (stride != 1) return pack_row<float>(x, stride, neurons, words, counts);
   const int64_t whole = neurons / kWordBits;
   int32_t odd = 0;
@@ -32,9 +37,9 @@ inline void pack_row(const float* x, int64_t stride, int64_t neurons, uint32_t* 
     const uint32_t word = word_where(values, [](float x) { return x != 0.0f; });
     for (int i = 0; i < kWordBits; ++i) odd += values[i] != 0.0f && values[i] != 1.0f;
     words[w] = word;
-    counts.spikes += __builtin_popcount(word);
+    counts[0] += __builtin_popcount(word);
   }
-  counts.not_spikes += odd;
+  counts[1] += odd;
   if (whole < words_for(neurons))
     pack_row<float>(x + whole * kWordBits, 1, neurons - whole * kWordBits, words + whole, counts);
 }
@@ -47,3 +52,5 @@ void unpack_row(const uint32_t* words, int64_t neurons, io_t* x) {
     for (int64_t i = 0; i < count; ++i) x[first + i] = static_cast<io_t>(word >> i & 1u ? 1.0f : 0.0f);
   }
 }
+
+}  // namespace spikefuse::cpu::SF_ISA

@@ -3,7 +3,6 @@
 
 #include "../checks.h"
 #include "../dispatch.h"
-#include "../philox.h"
 #include "isa.h"
 
 #define SF_KERNELS "poisson.inl"

@@ -1,5 +1,11 @@
 // Poisson draws of one word of 32 inputs, as bits.
 
+#include "../packing.h"
+#include "../philox.h"
+#include "kernel.h"
+
+namespace spikefuse::cpu::SF_ISA {
+
 // Word w of sample b at step t. Inputs of rate 0 cost nothing where a whole word of them is silent.
 inline uint32_t poisson_word(const uint64_t* thresholds, bool silent, int64_t w, int64_t b, int64_t t, uint64_t seed,
                              uint32_t offset) {
@@ -27,3 +33,5 @@ inline void poisson_column(const double* rates, int64_t count, int64_t w, int64_
   }
   for (int64_t t = 0; t < T; ++t) words[t * stride_t] = poisson_word(thresholds, silent, w, b, t, seed, offset);
 }
+
+}  // namespace spikefuse::cpu::SF_ISA

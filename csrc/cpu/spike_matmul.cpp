@@ -4,16 +4,13 @@
 // Rows go in chunks. A word of 32 inputs that is silent in a chunk is left out; a dense one is looked up in tables of
 // the sums of each four inputs; the spikes of the others are listed once, and every column tile gathers by these lists
 // from a copy of its weights that stays in the second-level cache.
+#include "spike_matmul.h"
+
 #include <algorithm>
 #include <limits>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "../checks.h"
 #include "parallel.h"
-#include "spike_matmul.h"
 
 #define SF_KERNELS "spike_matmul.inl"
 #include "foreach_isa.h"

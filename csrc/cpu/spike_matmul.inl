@@ -1,8 +1,11 @@
 // Kernels of the product Z = X W of packed spikes. Every element is summed over its inputs in one fixed order, first
 // the gathered ones and then the tables, so that it depends neither on threads nor on the size of the blocks.
 
-#include "gather.h"
+#include "gather.inl"
+#include "spike_matmul.h"
 #include "tile.inl"
+
+namespace spikefuse::cpu::SF_ISA {
 
 // Spikes of each of `count` word columns over all rows.
 inline void count_spikes(const uint32_t* words, int64_t stride, int64_t rows, int64_t count, int64_t* spikes) {
@@ -134,3 +137,5 @@ inline void transpose_columns(const uint32_t* words, int64_t R, int64_t N, int64
     }
   }
 }
+
+}  // namespace spikefuse::cpu::SF_ISA

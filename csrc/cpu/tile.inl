@@ -1,4 +1,16 @@
 // Products of spikes with one tile of weights, rows of inputs some cache lines wide: by events, or by table lookup.
+#if defined(SF_TILE_INL) == defined(SF_ISA_PARITY)
+#if defined(SF_TILE_INL)
+#undef SF_TILE_INL
+#else
+#define SF_TILE_INL
+#endif
+
+#include <type_traits>
+
+#include "gather.inl"
+
+namespace spikefuse::cpu::SF_ISA {
 
 // z[r] += the tile's rows of the inputs that spiked, for all rows; z is [lines, rows, one line]. Row r's events are
 // events[begin[r] ... end[r]).
@@ -10,7 +22,8 @@ void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, con
   static_assert(lines % together == 0 || lines < 2 * together);
   for (int64_t r = 0; r < rows; ++r) {
     const index_t *const first_event = events + begin[r], *const last_event = events + end[r];
-    const auto add = [&](int first, auto count) {
+    const auto add = [&](int first, auto lines_at_once) {
+      constexpr int count = decltype(lines_at_once)::value;
       Sums<acc_t, line> sums[count];
       SF_UNROLL
       for (int l = 0; l < count; ++l) sums[l].load(z + ((first + l) * rows + r) * line);
@@ -101,3 +114,7 @@ void add_tables(const acc_t* table, const uint32_t* bits, int64_t rows, acc_t* z
     add_table_rows<together>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
   for (; r < rows; ++r) add_table_rows<1>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
 }
+
+}  // namespace spikefuse::cpu::SF_ISA
+
+#endif

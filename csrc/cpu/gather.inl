@@ -1,5 +1,20 @@
 // SIMD vectors of the instruction set that includes this, and sums of rows held in registers: the inner loop of both
-// spike products and of the online rule. Included inside the per-instruction-set namespaces only.
+// spike products and of the online rule.
+#if defined(SF_GATHER_INL) == defined(SF_ISA_PARITY)
+#if defined(SF_GATHER_INL)
+#undef SF_GATHER_INL
+#else
+#define SF_GATHER_INL
+#endif
+
+#include <cstdint>
+#include <type_traits>
+
+#include "../packing.h"
+#include "kernel.h"
+#include "tile.h"
+
+namespace spikefuse::cpu::SF_ISA {
 
 template <class acc_t, int bytes>
 struct VectorOf {
@@ -201,3 +216,7 @@ SF_HD void transpose_bits(word_t* a) {
     }
   }
 }
+
+}  // namespace spikefuse::cpu::SF_ISA
+
+#endif

@@ -1,4 +1,19 @@
 // The online rule's first layer, whose inputs are sparse: its rows of weights and when each of them is updated.
+#if defined(SF_ONLINE_ROWS_INL) == defined(SF_ISA_PARITY)
+#if defined(SF_ONLINE_ROWS_INL)
+#undef SF_ONLINE_ROWS_INL
+#else
+#define SF_ONLINE_ROWS_INL
+#endif
+
+#include <type_traits>
+
+#include "gather.inl"
+#include "online_batch.h"
+#include "online_traces.inl"
+#include "online_updates.inl"
+
+namespace spikefuse::cpu::SF_ISA {
 
 // The first layer's rows of inputs 32 w ... 32 w + 31, where the caller's are no whole lines in input-major order.
 template <class acc_t>
@@ -18,55 +33,7 @@ void store_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
   }
 }
 
-// 64 steps of the history of (input, sample), of which the newest is its bit `at`, as bit 0.
-SF_HD uint64_t recent_history(const uint64_t* history, int64_t at) {
-  const int64_t word = at / 64, bit = at % 64;
-  return bit ? history[word] >> bit | history[word + 1] << (64 - bit) : history[word];
-}
-
-// Window sums of ages 0 ... t, and up to whole bytes. table [256, 8] holds those of 8 steps: a later byte's begin where
-// the one before it ended, and count decay^8 for each byte between.
-template <class acc_t>
-void make_window(const acc_t* table, acc_t decay8, const uint64_t* history, int64_t shift, int64_t bytes,
-                 acc_t* window) {
-  acc_t carried = 0, power = 1;
-  for (int64_t i = 0; i < bytes; ++i, power *= decay8) {
-    const acc_t* sums = table + (recent_history(history, shift + 8 * i) & 255u) * 8;
-    for (int64_t a = 0; a < 8; ++a) window[8 * i + a] = fused_multiply_add(power, sums[a], carried);
-    carried = window[8 * i + 7];
-  }
-}
-
 #if SF_VECTOR_BYTES == 64
-// Up to 128 window sums in eight registers, looked up for 16 neurons at once by permutation.
-template <int registers>
-struct Window {
-  __m512 sums[registers];
-
-  SF_HD void make(const float* table, float decay8, const uint64_t* history, int64_t shift) {
-    __m256 carried = _mm256_setzero_ps(), half[2];
-    float power = 1;
-    uint64_t recent = 0;
-    SF_UNROLL
-    for (int i = 0; i < 2 * registers; ++i, recent >>= 8, power *= decay8) {
-      if (i % 8 == 0) recent = recent_history(history, shift + 8 * i);
-      half[i % 2] = _mm256_fmadd_ps(_mm256_set1_ps(power), _mm256_loadu_ps(table + (recent & 255u) * 8), carried);
-      carried = _mm256_permutexvar_ps(_mm256_set1_epi32(7), half[i % 2]);
-      if (i % 2) sums[i / 2] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
-    }
-  }
-  // those of `count` registers, a power of two, from the first
-  template <int count>
-  SF_HD __m512 at(int first, __m512i age) const {
-    if constexpr (count == 1) return _mm512_permutexvar_ps(age, sums[first]);
-    if constexpr (count == 2) return _mm512_permutex2var_ps(sums[first], age, sums[first + 1]);
-    if constexpr (count > 2) {
-      const __mmask16 upper = _mm512_test_epi32_mask(age, _mm512_set1_epi32(8 * count));
-      return _mm512_mask_blend_ps(upper, at<count / 2>(first, age), at<count / 2>(first + count / 2, age));
-    }
-  }
-};
-
 // Steps begin ... end of the updates of input n's weights: gradients sum, over the samples in which n has spiked,
 // delta[b, m] * the window sum that neuron (b, m)'s age picks.
 template <int registers>
@@ -75,7 +42,8 @@ SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float
   const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
   const uint64_t* history = layer.history + n * p.B * p.history_words;
   const int64_t count = layer.active_count[n];
-  for_each_part(layer.out_stride / 16, [&](int64_t first, auto lines) {
+  for_each_part(layer.out_stride / 16, [&](int64_t first, auto part_lines) {
+    constexpr int lines = decltype(part_lines)::value;
     const int64_t at = n * layer.out_stride + first * 16;
     for (int64_t t = begin; t < end; ++t) {
       __m512 sum[lines];
@@ -101,47 +69,6 @@ SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float
   });
 }
 #endif
-
-// Window sums change only at the ages of spikes, and inputs of a large first layer spike seldom.
-constexpr int kMostChanges = 4;
-
-template <class acc_t>
-struct WindowChanges {
-  int32_t age[kMostChanges];
-  acc_t sum[kMostChanges];  // from that age on: the same as make_window's
-
-  // Those of ages 0 ... t; returns how many, or -1 where they are more than kMostChanges.
-  SF_HD int list(const acc_t* table, acc_t decay8, const uint64_t* history, int64_t shift, int64_t t) {
-    acc_t carried = 0, power = 1;
-    int count = 0;
-    for (int64_t i = 0; 8 * i <= t; ++i, power *= decay8) {
-      const uint32_t inside = t - 8 * i >= 7 ? 255u : (2u << (t - 8 * i)) - 1u;
-      const uint32_t spikes = uint32_t(recent_history(history, shift + 8 * i)) & inside;
-      if (spikes == 0) continue;
-      const acc_t* sums = table + spikes * 8;
-      for (uint32_t rest = spikes; rest; rest &= rest - 1, ++count) {
-        if (count == kMostChanges) return -1;
-        const int a = __builtin_ctz(rest);
-        age[count] = int32_t(8 * i + a);
-        sum[count] = fused_multiply_add(power, sums[a], carried);
-      }
-      carried = fused_multiply_add(power, sums[7], carried);
-    }
-    return count;
-  }
-
-  // gradient[m] += delta[m] * the window sum of neuron m's age.
-  template <int count>
-  SF_HD void add(const acc_t* delta, const uint16_t* ages, int64_t neurons, acc_t* gradient) const {
-    for (int64_t m = 0; m < neurons; ++m) {
-      const int32_t own = ages[m];
-      acc_t window = 0;
-      SF_UNROLL
-      for (int j = 0; j < count; ++j) window = own >= age[j] ? sum[j] : window;
-      gradient[m] = fused_multiply_add(delta[m], window, gradient[m]);
-    }
-  }
-};
 
 template <class acc_t>
 void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t n, int64_t begin,
@@ -238,23 +165,6 @@ void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n
   layer.done[n] = int32_t(t);
 }
 
-// The shared trace of input n at steps layer.done[n] ... t, for the samples it is active in: coefficient [steps, B].
-// Since the first of these steps the input has not spiked, or the row would have had its update.
-template <class acc_t>
-void list_shared_traces(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
-                        acc_t* coefficient) {
-  acc_t* e = layer.trace + n * p.sample_width;
-  const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
-  for (int64_t s = layer.done[n]; s <= t; ++s, coefficient += p.B) {
-    const acc_t* factor = layer.trace_factor + s % p.depth * p.sample_width;
-    if (layer.traced[n] <= s) {
-      for (int64_t k = 0; k < layer.active_count[n]; ++k) e[samples[k]] = factor[samples[k]] * e[samples[k]];
-      layer.traced[n] = int32_t(s + 1);
-    }
-    for (int64_t k = 0; k < layer.active_count[n]; ++k) coefficient[k] = e[samples[k]];
-  }
-}
-
 // The updates up to step t of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows
 // take their lines of the errors in turn, few enough of them to stay in the caches.
 template <class acc_t>
@@ -331,3 +241,7 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
   layer.learning[w] |= rows;
   if (t + 1 == p.T && layer.weight != layer.stored) store_inputs(layer, w);
 }
+
+}  // namespace spikefuse::cpu::SF_ISA
+
+#endif

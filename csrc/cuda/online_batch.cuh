@@ -1,0 +1,104 @@
+// What the online rule keeps for one batch: plain pointers into memory that online.cu owns.
+#pragma once
+
+#include "../lif.h"
+#include "../online_rule.h"
+#include "spike_matmul.cuh"
+
+namespace spikefuse::cuda {
+
+// In kernel parameters, which hold 4 KB.
+constexpr int kMostLayers = 16;
+
+// One layer. B samples, `in` and `out` neurons.
+template <class acc_t>
+struct OnlineLayer {
+  int64_t in, out;
+  int64_t neurons, first;  // of the whole layer, and of them this rank's first; `out` are this rank's
+  acc_t* weight;           // [in, out]
+  acc_t* transposed;       // later layers: [out, in], the same weights for what goes down and for the update
+  acc_t *m, *v;            // Adam's moments: [in, out], of later layers [out, in]
+  acc_t* state;            // [B, out] membrane potentials after the reset
+  acc_t* potential;        // [B, out] hidden layers: v of this step, before the reset
+  acc_t* delta;            // [depth, B, out] dL/dv of the last steps; of later layers of the last one
+  uint32_t* spikes;        // [T, B, words(neurons)]
+  uint16_t* age;           // gated: time steps since the neuron's last spike, less one; like delta
+  // shared: the leaky sum, [in, B] in the first layer and [B, in] in later ones. gated, later layers: window sums [B,
+  // T, in] that begin at each step, kept up for as long as one is some neuron's trace.
+  acc_t* trace;
+  acc_t* trace_factor;      // shared: [depth, B], in later layers [B], what the trace decays by
+  int32_t* window_neurons;  // gated, later layers: [B, T + 1] neurons whose window begins at each step
+};
+
+template <class acc_t>
+struct OnlineBatch : OnlineRule<acc_t> {
+  int64_t T, B, depth, outputs;  // depth: steps for which a row of the first layer may wait; outputs: of all layers
+  int layers;
+  OnlineLayer<acc_t> layer[kMostLayers];
+  const uint32_t *input, *target;  // [T, B, words]
+  const uint32_t* by_input;        // [in, T, words(B)] the same spikes
+  double lr, beta1, beta2, epsilon, weight_decay;
+  bool decoupled;
+  UpdateStep<acc_t>* step;  // [T]
+  acc_t* power;             // gated: [T] decay^age
+
+  // Rows of the first layer.
+  uint32_t* active;                // [in, words(B)] samples in which the input has spiked
+  int32_t* done;                   // [in] time steps whose update the row has had
+  unsigned char* learning;         // [in] whether the moments have been written in this batch
+  int32_t* todo;                   // [in] rows to update at this step, in any order
+  unsigned long long* todo_count;  // [T]
+
+  // What each block works in.
+  acc_t* coefficient;  // shared: [blocks, depth, B]
+  int32_t* samples;    // [blocks, B]
+  acc_t* windows;      // gated: [blocks, warps, T] where shared memory has no room for them, else null
+
+  uint32_t* gathered;  // of several ranks: [ranks, words(slice), B] spikes of this step; else null
+  int64_t rank, ranks, slice;
+
+  double* loss_part;  // [tasks of the output layer]
+  int64_t* open_part;
+  double* loss;
+  int64_t* open_errors;
+  int32_t* counts;  // [B, outputs]
+};
+
+// A block's shared memory: a list of neurons or samples, a number for each warp, and, where they fit, the window sums
+// of as many samples as there are warps.
+template <class acc_t>
+size_t online_shared_bytes(unsigned threads, int64_t windows) {
+  return list_shared_bytes(threads) + threads / 32 * (sizeof(double) + windows * sizeof(acc_t));
+}
+
+template <class acc_t>
+struct OnlineScratch {
+  SpikeList list;
+  double* sums;
+  acc_t* windows;
+};
+
+template <class acc_t>
+__device__ OnlineScratch<acc_t> online_scratch(const OnlineBatch<acc_t>& p) {
+  OnlineScratch<acc_t> own;
+  own.list = shared_list();
+  const unsigned warps = blockDim.x / 32;
+  own.sums = reinterpret_cast<double*>(shared_memory<unsigned char>() + list_shared_bytes(blockDim.x));
+  own.windows = p.windows ? p.windows + int64_t(blockIdx.x) * warps * p.T : reinterpret_cast<acc_t*>(own.sums + warps);
+  return own;
+}
+
+template <class acc_t>
+__device__ __forceinline__ uint32_t* spikes_at(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t t,
+                                               int64_t b) {
+  return layer.spikes + (t * p.B + b) * words_for(layer.neurons);
+}
+
+// Whether neuron m of this rank spiked at step t.
+template <class acc_t>
+__device__ __forceinline__ bool spiked(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t t,
+                                       int64_t b, int64_t m) {
+  return spike_at(spikes_at(p, layer, t, b), layer.first + m);
+}
+
+}  // namespace spikefuse::cuda

@@ -1,0 +1,130 @@
+// The online rule's first layer, whose inputs are sparse: its rows of weights and when each of them is updated.
+#pragma once
+
+#include "online_traces.cuh"
+#include "online_updates.cuh"
+
+namespace spikefuse::cuda {
+
+// Which rows of the first layer take their updates at step t. Inputs are known beforehand: a row waits until it is
+// read, at the step before its input's next spike or at the end of the batch, or until no more errors can be kept. A
+// row whose input has not spiked has no gradient and no moments, only its weight decay; decay of the "l2" kind makes
+// gradients, so that every row takes part.
+template <class acc_t>
+__device__ void list_rows(const OnlineBatch<acc_t>& p, int64_t t) {
+  const int64_t words = words_for(p.B), inputs = p.layer[0].in;
+  const bool l2 = p.step[t].l2 != acc_t(0), decays = p.step[t].shrink != acc_t(1);
+  for (int64_t first = int64_t(blockIdx.x) * blockDim.x; first < inputs; first += all_threads()) {
+    const int64_t n = first + threadIdx.x;
+    bool update = false;
+    if (n < inputs) {
+      const uint32_t* x = p.by_input + (n * p.T + t) * words;
+      uint32_t* active = p.active + n * words;
+      bool read = t + 1 == p.T, any = l2;
+      for (int64_t s = 0; s < words; ++s) {
+        const uint32_t so_far = active[s] | x[s];
+        active[s] = so_far;
+        any = any || so_far;
+        if (t + 1 < p.T) read = read || x[words + s];
+      }
+      update = any ? read || t + 1 - p.done[n] == p.depth : read && decays;
+      if (read && !update) p.done[n] = int32_t(t + 1);
+    }
+    const uint32_t updates = __ballot_sync(kAllLanes, update);
+    const unsigned lane = threadIdx.x % 32;
+    unsigned long long at = 0;
+    if (lane == 0 && updates) at = atomicAdd(p.todo_count + t, static_cast<unsigned long long>(__popc(updates)));
+    at = __shfl_sync(kAllLanes, at, 0);
+    if (update) p.todo[at + __popc(updates & ((1u << lane) - 1))] = int32_t(n);
+  }
+}
+
+// The samples in which input n has spiked, in order; returns how many. Ends with a barrier.
+template <class acc_t>
+__device__ int64_t list_samples(const OnlineBatch<acc_t>& p, int64_t n, const OnlineScratch<acc_t>& own,
+                                int32_t* samples) {
+  int64_t count = 0;
+  const int64_t words = words_for(p.B);
+  for (int64_t first = 0; first < words; first += blockDim.x) {
+    const int64_t w = first + threadIdx.x;
+    const uint32_t found = list_bits(w < words ? p.active[n * words + w] : 0u, own.list);
+    for (uint32_t k = threadIdx.x; k < found; k += blockDim.x)
+      samples[count + k] = int32_t(first * kWordBits + own.list.position[k]);
+    count += found;
+    __syncthreads();
+  }
+  return count;
+}
+
+// The row of input n in the first layer: its updates of the steps that it has not had, up to and with step t, one after
+// the other while it is in registers.
+template <class acc_t>
+__device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, const OnlineScratch<acc_t>& own) {
+  const OnlineLayer<acc_t>& layer = p.layer[0];
+  const bool adam = p.optimizer == Optimizer::adam, shared = p.trace == Trace::shared;
+  int32_t* samples = p.samples + blockIdx.x * p.B;
+  acc_t* coefficient = shared ? p.coefficient + int64_t(blockIdx.x) * p.depth * p.B : nullptr;
+  const int64_t begin = p.done[n];
+  const bool learning = p.learning[n];
+  const int64_t count = list_samples(p, n, own, samples);
+  const bool silent = count == 0 && p.step[t].l2 == acc_t(0);
+  if (shared) list_traces(p, n, begin, t, samples, count, coefficient);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    p.done[n] = int32_t(t + 1);
+    p.learning[n] = learning || !silent;
+  }
+  const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  for (int64_t first = 0; first < layer.out; first += int64_t(kUpdateColumns) * blockDim.x) {
+    Columns<acc_t> c;
+    for_each_column(first, layer.out, [&](int j, int64_t m) {
+      const int64_t at = n * layer.out + m;
+      c.w[j] = layer.weight[at];
+      c.m[j] = adam && learning ? layer.m[at] : acc_t(0);
+      c.v[j] = adam && learning ? layer.v[at] : acc_t(0);
+    });
+    for (int64_t s = begin; s <= t; ++s) {
+      const UpdateStep<acc_t> step = p.step[s];
+      if (silent) {
+        for_each_column(first, layer.out, [&](int j, int64_t) { c.w[j] *= step.shrink; });
+        continue;
+      }
+      SF_UNROLL for (int j = 0; j < kUpdateColumns; ++j) c.gradient[j] = acc_t(0);
+      const int64_t slot = s % p.depth * p.B;
+      if (shared) {
+        for (int64_t k = 0; k < count; ++k) {
+          const acc_t e = coefficient[(s - begin) * count + k];
+          const acc_t* delta = layer.delta + (slot + samples[k]) * layer.out;
+          for_each_column(first, layer.out,
+                          [&](int j, int64_t m) { c.gradient[j] = fused_multiply_add(e, delta[m], c.gradient[j]); });
+        }
+      } else {
+        for (int64_t group = 0; group < count; group += warps) {
+          if (group + warp < count) make_window(p, n, samples[group + warp], s, own.windows + warp * p.T);
+          __syncthreads();
+          for (int64_t k = group; k < count && k < group + warps; ++k) {
+            const acc_t* window = own.windows + (k - group) * p.T;
+            const int64_t row = (slot + samples[k]) * layer.out;
+            for_each_column(first, layer.out, [&](int j, int64_t m) {
+              c.gradient[j] = fused_multiply_add(layer.delta[row + m], window[layer.age[row + m]], c.gradient[j]);
+            });
+          }
+          __syncthreads();  // the windows are made anew
+        }
+      }
+      for_each_column(first, layer.out,
+                      [&](int j, int64_t) { c.w[j] = updated(p, step, c.w[j], c.gradient[j], c.m[j], c.v[j]); });
+    }
+    for_each_column(first, layer.out, [&](int j, int64_t m) {
+      const int64_t at = n * layer.out + m;
+      layer.weight[at] = c.w[j];
+      if (adam && !silent) {
+        layer.m[at] = c.m[j];
+        layer.v[at] = c.v[j];
+      }
+    });
+  }
+  __syncthreads();  // the next row's samples and traces take the place of these
+}
+
+}  // namespace spikefuse::cuda
