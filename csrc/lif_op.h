@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward_op(const Tensor& 
   Tensor v = torch::stable::new_empty(z, {T, B, N}, acc);
   Tensor new_state = torch::stable::new_empty(z, {B, N}, acc);
   Tensor loss = torch::stable::new_empty(z, {}, acc);
-  Tensor open_errors = torch::stable::new_empty(z, {}, ScalarType::Long);
+  Tensor mismatches = torch::stable::new_empty(z, {}, ScalarType::Long);
   const Tensor z_read = readable(z);
   const auto state_rows = contiguous(state), target_rows = contiguous(target);
   with_io_type(io, [&](auto acc_zero, auto io_zero) {
@@ -54,10 +54,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward_op(const Tensor& 
     p.v = v.mutable_data_ptr<acc_t>();
     p.new_state = new_state.mutable_data_ptr<acc_t>();
     p.loss = loss.mutable_data_ptr<acc_t>();
-    p.open_errors = open_errors.mutable_data_ptr<int64_t>();
+    p.mismatches = mismatches.mutable_data_ptr<int64_t>();
     run(p);
   });
-  return {spikes, v, new_state, loss, open_errors};
+  return {spikes, v, new_state, loss, mismatches};
 }
 
 template <class Readable, class Run>

@@ -27,7 +27,7 @@ struct LifForward {
   acc_t* v;          // [T, B, N]
   acc_t* new_state;  // [B, N]
   acc_t* loss;
-  int64_t* open_errors;
+  int64_t* mismatches;
 };
 
 template <class acc_t, class io_t>

@@ -94,9 +94,9 @@ inline SpikeExchange make_exchange(const std::vector<Tensor>& weights, const std
   const int64_t ranks = gathered->size(0), neurons = neurons_of(weights, 0);
   STD_TORCH_CHECK(ranks > 0, "spikefuse: expected at least one rank in gathered, got none");
   check_range(rank, ranks, "rank");
-  const int64_t slice = (neurons + ranks - 1) / ranks, own = std::min(slice, neurons - rank * slice);
-  STD_TORCH_CHECK(weights[0].size(0) == own, "spikefuse: expected weights[0] of ", own, " neurons for rank ", rank,
-                  " of ", ranks, ", got ", weights[0].size(0));
+  const int64_t slice = (neurons + ranks - 1) / ranks, slice_neurons = std::min(slice, neurons - rank * slice);
+  STD_TORCH_CHECK(weights[0].size(0) == slice_neurons, "spikefuse: expected weights[0] of ", slice_neurons,
+                  " neurons for rank ", rank, " of ", ranks, ", got ", weights[0].size(0));
   check_shape(*gathered, "gathered", {ranks, words_for(slice), B});
   STD_TORCH_CHECK(gathered->is_contiguous(), "spikefuse: expected gathered to be contiguous");
   return {reinterpret_cast<ExchangeSpikes>(exchange), rank, ranks, slice,

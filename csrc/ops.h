@@ -26,7 +26,7 @@ using torch::stable::Tensor;
 using ExchangeSpikes = int32_t (*)(int64_t step);
 
 #define SPIKEFUSE_OP_PROTOTYPES                                                                                        \
-  /* z [T, B, N] -> spikes [T, B, N] like z, v [T, B, N] acc, state [B, N] acc, loss [] acc, open errors [] int64 */   \
+  /* z [T, B, N] -> spikes [T, B, N] like z, v [T, B, N] acc, state [B, N] acc, loss [] acc, mismatches [] int64 */    \
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward(Tensor z, std::optional<Tensor> state, Tensor decay,  \
                                                                  Tensor threshold, std::optional<Tensor> target,       \
                                                                  int64_t reset);                                       \
@@ -51,7 +51,7 @@ using ExchangeSpikes = int32_t (*)(int64_t step);
                                                         std::optional<Tensor> state, Tensor decay, Tensor threshold,   \
                                                         int64_t reset);                                                \
   /* input [T, B, W], target [T, B, W], weights L x [out, in], changed in place */                                     \
-  /* -> loss [] fp64 summed over samples, open errors [] int64, spike counts [B, sum of out] int32 */                  \
+  /* -> loss [] fp64 summed over samples, mismatches [] int64, spike counts [B, sum of out] int32 */                   \
   /* Of several ranks, each has its slice of the first layer's neurons in weights[0], and exchange is the address */   \
   /* of an ExchangeSpikes. gathered [ranks, words of the longest slice, B] int32 is what it exchanges. */              \
   std::tuple<Tensor, Tensor, Tensor> online_step_(                                                                     \

@@ -9,7 +9,7 @@ template <class Library>
 void define_ops(Library& m) {
   m.def(
       "lif_forward(Tensor z, Tensor? state, Tensor decay, Tensor threshold, Tensor? target, int reset) "
-      "-> (Tensor spikes, Tensor v, Tensor new_state, Tensor loss, Tensor open_errors)");
+      "-> (Tensor spikes, Tensor v, Tensor new_state, Tensor loss, Tensor mismatches)");
   m.def(
       "lif_backward(Tensor? grad_spikes, Tensor? grad_v, Tensor? grad_state, Tensor? grad_loss, Tensor v, "
       "Tensor? state, Tensor decay, Tensor threshold, Tensor? target, ScalarType dtype, int reset, bool detach_reset, "
@@ -28,7 +28,7 @@ void define_ops(Library& m) {
       "float trace_divisor, bool v_clamp, int surrogate, float slope, int optimizer, float lr, float beta1, "
       "float beta2, float epsilon, float weight_decay, bool decoupled, Tensor(b!)? gathered=None, int exchange=0, "
       "int rank=0) "
-      "-> (Tensor loss, Tensor open_errors, Tensor spike_counts)");
+      "-> (Tensor loss, Tensor mismatches, Tensor spike_counts)");
 }
 
 }  // namespace spikefuse

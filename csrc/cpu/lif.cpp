@@ -20,19 +20,19 @@ template <class acc_t, class io_t>
 void run_forward(const LifForward<acc_t, io_t>& p) {
   const int64_t per_sample = tiles_per_sample(p.N), tiles = p.B * per_sample;
   std::vector<double> tile_loss(tiles, 0.0);
-  std::vector<int64_t> tile_open(tiles, 0);
+  std::vector<int64_t> tile_mismatches(tiles, 0);
   parallel_for(0, tiles, tile_grain(p.T), [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t b = tile / per_sample, first = tile % per_sample * isa_generic::kTile;
       const int64_t count = std::min(isa_generic::kTile, p.N - first);
-      SF_DISPATCH_ISA(lif_forward_tile(p, b, first, count, tile_loss[tile], tile_open[tile]));
+      SF_DISPATCH_ISA(lif_forward_tile(p, b, first, count, tile_loss[tile], tile_mismatches[tile]));
     }
   });
   double total = 0;
-  *p.open_errors = 0;
+  *p.mismatches = 0;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     total += tile_loss[tile];
-    *p.open_errors += tile_open[tile];
+    *p.mismatches += tile_mismatches[tile];
   }
   *p.loss = static_cast<acc_t>(total);
 }

@@ -37,7 +37,7 @@ SF_HD void load_target(const uint32_t* words, int64_t first, int32_t* bits, int6
 
 template <class acc_t, class io_t>
 void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first, int64_t count, double& loss,
-                      int64_t& open_errors) {
+                      int64_t& mismatches) {
   acc_t decay[kTile], threshold[kTile], state[kTile], buffer[kTile], squared[kTile];
   int32_t target[kTile];
   load_parameter(p.decay, p.decay_stride, first, decay, count);
@@ -46,7 +46,7 @@ void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first
     state[i] = p.state ? p.state[b * p.N + first + i] : acc_t(0);
     squared[i] = acc_t(0);
   }
-  int64_t open = 0;
+  int64_t total_mismatches = 0;
   for (int64_t t = 0; t < p.T; ++t) {
     const int64_t row = (t * p.B + b) * p.N + first;
     const acc_t* z = load_row(p.z.data + t * p.z.t + b * p.z.b + first, buffer, count);
@@ -61,21 +61,21 @@ void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first
     }
     if (p.target) {
       load_target(p.target + (t * p.B + b) * words_for(p.N), first, target, count);
-      int32_t opened = 0;  // of the width of the other lanes
+      int32_t step_mismatches = 0;  // of the width of the other lanes
       for (int64_t i = 0; i < count; ++i) {
         const bool spike = lif_fires(v[i], threshold[i]);
         const acc_t error = masked_error<acc_t>(target[i], spike, v[i], threshold[i]);
         squared[i] = fused_multiply_add(error, error, squared[i]);
-        opened += target[i] ^ int32_t(spike);
+        step_mismatches += target[i] ^ int32_t(spike);
       }
-      open += opened;
+      total_mismatches += step_mismatches;
     }
   }
   for (int64_t i = 0; i < count; ++i) {
     p.new_state[b * p.N + first + i] = state[i];
     loss += 0.5 * static_cast<double>(squared[i]);
   }
-  open_errors += open;
+  mismatches += total_mismatches;
 }
 
 template <class acc_t>

@@ -18,7 +18,7 @@ std::tuple<Tensor, Tensor, Tensor> lif_linear_forward(Tensor words, Tensor weigh
     for (int64_t r = 0; r < T * B; ++r)
       for (int64_t m = 0; m < M; ++m) values[r * M + m] += added[m];
   }
-  auto [spikes, v, new_state, loss, open_errors] =
+  auto [spikes, v, new_state, loss, mismatches] =
       lif_forward(torch::stable::reshape(z, {T, B, M}), state, decay, threshold, std::nullopt, reset);
   return {spikes, v, new_state};
 }

@@ -14,7 +14,7 @@ namespace spikefuse::cpu {
 
 // A sweep over independent tasks, entered when all tasks of the one before are done.
 struct Stage {
-  enum Kind { load_inputs, samples, exchange, list, tiles, errors, inputs, counts } kind;
+  enum Kind { load_inputs, samples, exchange, list, tiles, errors, rows, counts } kind;
   int64_t layer, t, tasks;
 };
 
@@ -84,7 +84,7 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     layer.active = arena.take<uint32_t>(layer.in * words_for(p.B));
     layer.active_count = arena.take<int32_t>(layer.in);
     layer.active_sample = arena.take<int32_t>(layer.in * p.list_stride(p.B), false);
-    layer.done = arena.take<int32_t>(layer.in);
+    layer.updated_until = arena.take<int32_t>(layer.in);
     layer.traced = arena.take<int32_t>(layer.in);
   } else {
     weights = layer.out_width * layer.in_stride;
@@ -97,7 +97,7 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     if (is_output) {
       layer.error_count = arena.take<int32_t>(layer.out);
       layer.error_samples = arena.take<int32_t>(layer.out * p.B, false);
-      layer.open = arena.take<uint32_t>(p.B * words_for(layer.out));
+      layer.mismatched = arena.take<uint32_t>(p.B * words_for(layer.out));
     }
   }
   if (p.optimizer == Optimizer::adam) {
@@ -105,7 +105,7 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
     layer.v = arena.take<acc_t>(weights, false);
   }
   const int64_t depth = is_first ? p.depth : 1;
-  layer.learning = arena.take<uint32_t>(words_for(is_first ? layer.in : layer.out));
+  layer.has_moments = arena.take<uint32_t>(words_for(is_first ? layer.in : layer.out));
   layer.state = arena.take<acc_t>(p.B * layer.out_width);
   layer.delta = arena.take<acc_t>(depth * p.B * layer.out_width, false);
   layer.spikes = arena.take<uint32_t>(p.T * p.B * words_for(layer.neurons), false);
@@ -154,7 +154,7 @@ static std::vector<Stage> make_stages(const OnlineBatch<acc_t>& p) {
       stages.push_back({Stage::tiles, l, t, tiles(l)});
     }
     if (p.layers > 1) stages.push_back({Stage::errors, 0, t, p.B});
-    stages.push_back({Stage::inputs, 0, t, input_words});
+    stages.push_back({Stage::rows, 0, t, input_words});
   }
   for (int64_t l = 1; l < p.layers; ++l) stages.push_back({Stage::tiles, l, p.T, tiles(l)});
   stages.push_back({Stage::counts, 0, p.T, p.B});
@@ -190,15 +190,15 @@ static bool run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
   for (int64_t l = 0; l < p.layers; ++l) widest = std::max({widest, p.layer[l].in_stride, p.layer[l].out_width});
   for (const Stage& stage : stages) most_tasks = std::max(most_tasks, stage.tasks);
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), most_tasks);
-  std::vector<OnlineScratch<acc_t>> scratch(threads);
-  for (OnlineScratch<acc_t>& own : scratch) {
-    own.row = arena.take<acc_t>(widest, false);
-    own.tile = arena.take<acc_t>(p.B * kWordBits, false);
-    own.table = arena.take<acc_t>(kTableWords * kTableEntries * kLine<acc_t>, false);
-    own.list = arena.take<int32_t>(p.list_stride(widest), false);
-    own.coefficient = arena.take<acc_t>(kWordBits * p.depth * p.B, false);
-    own.window = arena.take<acc_t>(round_up(p.T, 8), false);
-    own.bits = arena.take<uint32_t>(std::max(p.B * kTableWords, kWordBits * words_for(p.B)), false);
+  std::vector<OnlineScratch<acc_t>> scratch_of(threads);
+  for (OnlineScratch<acc_t>& scratch : scratch_of) {
+    scratch.row = arena.take<acc_t>(widest, false);
+    scratch.tile = arena.take<acc_t>(p.B * kWordBits, false);
+    scratch.table = arena.take<acc_t>(kTableWords * kTableEntries * kLine<acc_t>, false);
+    scratch.list = arena.take<int32_t>(p.list_stride(widest), false);
+    scratch.coefficient = arena.take<acc_t>(kWordBits * p.depth * p.B, false);
+    scratch.window = arena.take<acc_t>(round_up(p.T, 8), false);
+    scratch.bits = arena.take<uint32_t>(std::max(p.B * kTableWords, kWordBits * words_for(p.B)), false);
   }
   // One parallel region for the batch. Which thread does a task does not change its result.
   std::vector<Counter> counters(stages.size() * (threads + 1));
@@ -206,7 +206,7 @@ static bool run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
   const std::thread::id caller = std::this_thread::get_id();
   parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t me = begin; me < end; ++me) {
-      const OnlineScratch<acc_t>& own = scratch[me];
+      const OnlineScratch<acc_t>& scratch = scratch_of[me];
       const bool is_caller = std::this_thread::get_id() == caller;
       walk_stages(stages, counters, threads, me, is_caller, stopped, [&](const Stage& stage, int64_t task) {
         switch (stage.kind) {
@@ -214,7 +214,7 @@ static bool run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
             SF_DISPATCH_ISA(load_inputs(p.layer[0], task));
             break;
           case Stage::samples:
-            SF_DISPATCH_ISA(online_sample(p, task, stage.t, own));
+            SF_DISPATCH_ISA(online_sample(p, task, stage.t, scratch));
             break;
           case Stage::exchange:
             if (!exchange_spikes(p, stage.t)) stopped.store(true, std::memory_order_relaxed);
@@ -223,13 +223,13 @@ static bool run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
             SF_DISPATCH_ISA(online_list(p, stage.layer, task, stage.t));
             break;
           case Stage::tiles:
-            SF_DISPATCH_ISA(online_tile(p, stage.layer, task, stage.t, own));
+            SF_DISPATCH_ISA(online_tile(p, stage.layer, task, stage.t, scratch));
             break;
           case Stage::errors:
-            SF_DISPATCH_ISA(online_errors(p, task, stage.t, own));
+            SF_DISPATCH_ISA(online_errors(p, task, stage.t, scratch));
             break;
-          case Stage::inputs:
-            SF_DISPATCH_ISA(online_inputs(p, task, stage.t, own));
+          case Stage::rows:
+            SF_DISPATCH_ISA(online_rows(p, task, stage.t, scratch));
             break;
           case Stage::counts:
             SF_DISPATCH_ISA(online_counts(p, task));
@@ -269,13 +269,13 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
   int64_t outputs = 0;
   for (size_t l = 0; l < weights.size(); ++l) outputs += neurons_of(weights, l);
   Tensor loss = torch::stable::new_empty(input, {}, ScalarType::Double);
-  Tensor open_errors = torch::stable::new_empty(input, {}, ScalarType::Long);
+  Tensor mismatches = torch::stable::new_empty(input, {}, ScalarType::Long);
   Tensor spike_counts = torch::stable::new_zeros(input, {B, outputs}, ScalarType::Int);
   const Tensor input_words = torch::stable::contiguous(input), target_words = torch::stable::contiguous(target);
   // of each sample in a single layer, of each tile of the output layer in several
   const int64_t parts = std::max(B, words_for(weights.back().size(0)));
   std::vector<double> part_loss(parts, 0.0);
-  std::vector<int64_t> part_open(parts, 0);
+  std::vector<int64_t> part_mismatches(parts, 0);
 
   const auto run = [&](auto zero) {
     using acc_t = decltype(zero);
@@ -295,7 +295,7 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
       steps.push_back(make_update_step<acc_t>(p.optimizer, t + 1, lr, beta1, beta2, epsilon, weight_decay, decoupled));
     p.step = steps.data();
     p.loss = part_loss.data();
-    p.open_errors = part_open.data();
+    p.mismatches = part_mismatches.data();
     p.exchange = spike_exchange;
     const bool finished = T == 0 || B == 0 || run_online(p, weights, spike_counts.mutable_data_ptr<int32_t>());
     STD_TORCH_CHECK(finished, kExchangeFailed);
@@ -306,14 +306,14 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     run(float{});
 
   double total = 0;
-  int64_t open = 0;
+  int64_t total_mismatches = 0;
   for (int64_t i = 0; i < parts; ++i) {
     total += part_loss[i];
-    open += part_open[i];
+    total_mismatches += part_mismatches[i];
   }
   *loss.mutable_data_ptr<double>() = total;
-  *open_errors.mutable_data_ptr<int64_t>() = open;
-  return {loss, open_errors, spike_counts};
+  *mismatches.mutable_data_ptr<int64_t>() = total_mismatches;
+  return {loss, mismatches, spike_counts};
 }
 
 }  // namespace spikefuse::cpu

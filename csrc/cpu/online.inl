@@ -14,7 +14,7 @@ namespace spikefuse::cpu::SF_ISA {
 // samples forward. The tile of step 0 is read from the caller's weights; step T updates for the last time and gives it
 // back.
 template <class acc_t>
-void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, const OnlineScratch<acc_t>& own) {
+void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, const OnlineScratch<acc_t>& scratch) {
   OnlineLayer<acc_t>& layer = p.layer[l];
   constexpr int64_t line = kLine<acc_t>;
   const int64_t first = i * kWordBits, W = words_for(layer.out);
@@ -26,7 +26,7 @@ void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, c
     transpose(layer.weight + first * layer.in_stride, layer.in_stride, kWordBits, layer.in_stride, tile, kWordBits);
   }
   if (t == p.T) return store_tile(layer, i, tile);
-  multiply_tile(p, l, t, tile, own);
+  multiply_tile(p, l, t, tile, scratch);
 
   const bool is_output = l + 1 == p.layers;
   if (is_output)
@@ -34,29 +34,29 @@ void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, c
   acc_t* state = layer.state + i * p.B * kWordBits;
   acc_t* delta = layer.delta + i * p.B * kWordBits;
   acc_t squares[kWordBits] = {};
-  int64_t open_errors = 0;
+  int64_t mismatches = 0;
   for (int64_t b = 0; b < p.B; ++b) {
     acc_t v[kWordBits];
     const int64_t row = b * layer.out_width + first;
     if (layer.age && t > 0) advance_age(layer.age + row, spikes_at(p, layer, b, t - 1)[i * p.B]);
-    const uint32_t spikes = integrate_word(p, own.tile + b * line, state + b * line, p.B * line, v);
+    const uint32_t spikes = integrate_word(p, scratch.tile + b * line, state + b * line, p.B * line, v);
     spikes_at(p, layer, b, t)[i * p.B] = spikes;
     if (!is_output) {
       for (int64_t j = 0; j < kWordBits; ++j) layer.potential[row + j] = v[j];
       continue;
     }
     const uint32_t target = p.target[(t * p.B + b) * W + i];
-    const uint32_t open = word_error(p, neurons, target, spikes, v, delta + b * kWordBits, squares);
-    for (uint32_t rest = open; rest; rest &= rest - 1) {
+    const uint32_t mismatched = word_error(p, neurons, target, spikes, v, delta + b * kWordBits, squares);
+    for (uint32_t rest = mismatched; rest; rest &= rest - 1) {
       const int64_t m = first + __builtin_ctz(rest);
       layer.error_samples[m * p.B + layer.error_count[m]++] = int32_t(b);
     }
-    layer.open[i * p.B + b] = open;
-    open_errors += __builtin_popcount(open);
+    layer.mismatched[i * p.B + b] = mismatched;
+    mismatches += __builtin_popcount(mismatched);
   }
   if (is_output) {
     p.loss[i] += loss_of(squares);
-    p.open_errors[i] += open_errors;
+    p.mismatches[i] += mismatches;
   }
 }
 

@@ -30,7 +30,7 @@ struct OnlineLayer {
   acc_t* potential;  // [B, out_width] v of this step, before the reset; null for the output layer of several
   acc_t* delta;      // dL/dv: [depth, B, out_width] of the last steps, in later layers [tiles, B, 32] of the last one
   uint32_t* spikes;  // [T, words(neurons), B]: threads that write the words of neighbouring tiles share no cache lines
-  uint32_t* open;    // output layer: [words(out), B], where the mask is open
+  uint32_t* mismatched;  // output layer: [words(out), B], where the mask is open
   // gated: time steps since the neuron's last spike, less one; [B, out_width], in the first layer [depth, B,
   // out_width].
   uint16_t* age;
@@ -41,7 +41,7 @@ struct OnlineLayer {
   int64_t *events_begin, *events_end;
 
   // Rows that have been updated in this batch, one bit each; the moments of the others are zero and not yet written.
-  uint32_t* learning;
+  uint32_t* has_moments;
 
   // Samples with an error, for each row of a later layer: a row's count, samples and errors.
   int32_t* error_count;    // [out]
@@ -51,7 +51,7 @@ struct OnlineLayer {
   uint32_t* active;        // [in, words(B)] samples in which it has spiked
   int32_t* active_count;   // [in]
   int32_t* active_sample;  // [in, list_stride(B)] the same as a list, in the order of their first spike
-  int32_t* done;           // [in] time steps whose update the row has had
+  int32_t* updated_until;  // [in] time steps whose update the row has had
   int32_t* traced;         // [in] shared: time steps whose decay its trace has had
   uint64_t* history;       // gated: [in, B, history words], bit T - 1 - s for a spike at step s
 
@@ -79,7 +79,7 @@ struct OnlineBatch : OnlineRule<acc_t> {
   const acc_t* window_table;       // gated: [256, 8], the window sums of 8 steps for each history of them
   SpikeExchange exchange;
   double* loss;  // one for each task of the output layer
-  int64_t* open_errors;
+  int64_t* mismatches;
 
   // From one list of up to `count` positions to the next: lists are written a vector at a time.
   int64_t list_stride(int64_t count) const { return count + 16; }
@@ -93,7 +93,7 @@ uint32_t* spikes_at(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer
 
 // The same of the first layer's neurons that are this rank's; of several ranks, only the last step's are kept.
 template <class acc_t>
-uint32_t* own_spikes_at(const OnlineBatch<acc_t>& p, int64_t b, int64_t t) {
+uint32_t* slice_spikes_at(const OnlineBatch<acc_t>& p, int64_t b, int64_t t) {
   const SpikeExchange& x = p.exchange;
   return x.call ? x.gathered + x.rank * words_for(x.slice) * p.B + b : spikes_at(p, p.layer[0], b, t);
 }

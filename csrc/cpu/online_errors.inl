@@ -34,7 +34,7 @@ void hidden_error(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, 
 
 // Sample b from the top down: the errors of the hidden layers, and the traces of all layers but the first.
 template <class acc_t>
-void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& own) {
+void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& scratch) {
   constexpr int64_t line = kLine<acc_t>;
   for (int64_t l = p.layers - 1; l > 0; --l) {
     OnlineLayer<acc_t>& layer = p.layer[l];
@@ -42,24 +42,24 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
     const int64_t W = words_for(layer.out);
     const bool is_output = l + 1 == p.layers;
     const auto delta = [&](int64_t m) { return layer.delta[(m / kWordBits * p.B + b) * kWordBits + m % kWordBits]; };
-    const int64_t count = is_output ? list_spikes(layer.open + b, p.B, layer.out, own.list) : layer.out;
+    const int64_t count = is_output ? list_spikes(layer.mismatched + b, p.B, layer.out, scratch.list) : layer.out;
     for_each_part(layer.in_stride / line, [&](int64_t first, auto lines) {
       Sums<acc_t, lines * line> sums;
       sums.clear();
       for (int64_t k = 0; k < count; ++k) {
-        const int64_t m = is_output ? own.list[k] : k;
+        const int64_t m = is_output ? scratch.list[k] : k;
         sums.add(delta(m), layer.weight + m * layer.in_stride + first * line);
       }
-      sums.store(own.row + first * line);
+      sums.store(scratch.row + first * line);
     });
     const OnlineLayer<acc_t>& below = p.layer[l - 1];
     if (l == 1 && p.exchange.call)
-      std::memmove(own.row, own.row + p.exchange.rank * p.exchange.slice, below.out * sizeof(acc_t));
-    for (int64_t n = below.out; n < below.out_width; ++n) own.row[n] = acc_t(0);
+      std::memmove(scratch.row, scratch.row + p.exchange.rank * p.exchange.slice, below.out * sizeof(acc_t));
+    for (int64_t n = below.out; n < below.out_width; ++n) scratch.row[n] = acc_t(0);
     if (l == 1)
-      hidden_error(p, below, b, own.row, below.delta + (t % p.depth * p.B + b) * below.out_width, kWordBits);
+      hidden_error(p, below, b, scratch.row, below.delta + (t % p.depth * p.B + b) * below.out_width, kWordBits);
     else
-      hidden_error(p, below, b, own.row, below.delta + b * kWordBits, p.B * kWordBits);
+      hidden_error(p, below, b, scratch.row, below.delta + b * kWordBits, p.B * kWordBits);
     if (p.trace == Trace::shared) {
       const acc_t factor = layer.trace_factor[b];
       advance_shared_trace<acc_t>([=](int64_t) { return factor; }, x, p.B, layer.in_stride,
@@ -69,7 +69,7 @@ void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
       int32_t* neurons = layer.window_neurons + b * (p.T + 1);
       if (t == 0) neurons[0] = int32_t(layer.out);
       advance_windows(p.decay, x, p.B, t, layer.in_stride, neurons, layer.trace + b * p.T * layer.in_stride);
-      count_windows(p, layer, b, t, own);
+      count_windows(p, layer, b, t, scratch);
     }
   }
 }

@@ -89,12 +89,12 @@ void online_list(const OnlineBatch<acc_t>& p, int64_t l, int64_t b, int64_t t) {
 
 // Sample b through the first layer.
 template <class acc_t>
-void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& own) {
+void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& scratch) {
   OnlineLayer<acc_t>& layer = p.layer[0];
   const int64_t W = words_for(layer.in), W_out = words_for(layer.out);
-  const int64_t count = list_spikes(p.input + (t * p.B + b) * W, 1, layer.in, own.list);
-  gather_rows(layer.weight, layer.out_stride, own.list, count, layer.out_stride, own.row);
-  for (int64_t m = layer.out_stride; m < layer.out_width; ++m) own.row[m] = acc_t(0);
+  const int64_t count = list_spikes(p.input + (t * p.B + b) * W, 1, layer.in, scratch.list);
+  gather_rows(layer.weight, layer.out_stride, scratch.list, count, layer.out_stride, scratch.row);
+  for (int64_t m = layer.out_stride; m < layer.out_width; ++m) scratch.row[m] = acc_t(0);
 
   if (t > 0) {
     const int64_t now = t % p.depth, last = (t - 1) % p.depth;
@@ -102,19 +102,19 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
       const int64_t spikes_before = count_spikes(spikes_at(p, layer, b, t - 1), p.B, words_for(layer.neurons));
       layer.trace_factor[now * p.sample_width + b] = shared_trace_factor(p, layer.in, spikes_before);
     } else {
-      const uint32_t* before = own_spikes_at(p, b, t - 1);
+      const uint32_t* before = slice_spikes_at(p, b, t - 1);
       uint16_t* age = layer.age + (now * p.B + b) * layer.out_width;
       std::memmove(age, layer.age + (last * p.B + b) * layer.out_width, layer.out_width * sizeof(uint16_t));
       for (int64_t w = 0; w < W_out; ++w) advance_age(age + w * kWordBits, before[w * p.B]);
     }
   }
 
-  uint32_t* spikes = own_spikes_at(p, b, t);
+  uint32_t* spikes = slice_spikes_at(p, b, t);
   acc_t* potential = layer.potential + b * layer.out_width;
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
-    spikes[w * p.B] =
-        integrate_word(p, own.row + first, layer.state + b * layer.out_width + first, kLine<acc_t>, potential + first);
+    spikes[w * p.B] = integrate_word(p, scratch.row + first, layer.state + b * layer.out_width + first, kLine<acc_t>,
+                                     potential + first);
   }
   if (p.exchange.call) return;
   if (p.layers > 1) return online_list(p, 1, b, t);
@@ -124,7 +124,7 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   for (int64_t w = 0; w < W_out; ++w) {
     const int64_t first = w * kWordBits;
     const uint32_t target = p.target[(t * p.B + b) * W_out + w];
-    p.open_errors[b] += __builtin_popcount(
+    p.mismatches[b] += __builtin_popcount(
         word_error(p, layer.out - first, target, spikes[w * p.B], potential + first, delta + first, squares));
   }
   p.loss[b] += loss_of(squares);
@@ -195,11 +195,11 @@ void store_tile(const OnlineLayer<acc_t>& layer, int64_t i, const acc_t* tile) {
 // z [lines, B, one line] of tile i: the weights of the inputs that spiked, summed by events or by table lookup.
 template <class acc_t>
 void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t t, const acc_t* tile,
-                   const OnlineScratch<acc_t>& own) {
+                   const OnlineScratch<acc_t>& scratch) {
   const OnlineLayer<acc_t>& layer = p.layer[l];
   constexpr int64_t lines = kWordLines<acc_t>, line = kLine<acc_t>;
   const int64_t W = words_for(layer.in);
-  acc_t* z = own.tile;
+  acc_t* z = scratch.tile;
   for (int64_t i = 0; i < p.B * kWordBits; ++i) z[i] = acc_t(0);
   int64_t events = 0;
   for (int64_t b = 0; b < p.B; ++b) events += layer.events_end[b] - layer.events_begin[b];
@@ -209,10 +209,10 @@ void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t t, const acc_
   for (int64_t w = 0; w < W; w += kTableWords) {
     for (int64_t b = 0; b < p.B; ++b)
       for (int64_t j = 0; j < kTableWords; ++j)
-        own.bits[b * kTableWords + j] = w + j < W ? spikes[(w + j) * p.B + b] : 0u;
+        scratch.bits[b * kTableWords + j] = w + j < W ? spikes[(w + j) * p.B + b] : 0u;
     for (int64_t j = 0; j < lines; ++j) {
-      build_tables(tile + w * kWordBits * kWordBits + j * line, kWordBits, kTableWords, own.table);
-      add_tables(own.table, own.bits, p.B, z + j * p.B * line);
+      build_tables(tile + w * kWordBits * kWordBits + j * line, kWordBits, kTableWords, scratch.table);
+      add_tables(scratch.table, scratch.bits, p.B, z + j * p.B * line);
     }
   }
 }

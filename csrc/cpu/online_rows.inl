@@ -72,7 +72,7 @@ SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float
 
 template <class acc_t>
 void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t n, int64_t begin,
-                      int64_t end, bool first_update, const OnlineScratch<acc_t>& own) {
+                      int64_t end, bool first_update, const OnlineScratch<acc_t>& scratch) {
   acc_t decay8 = 1;
   for (int i = 0; i < 8; ++i) decay8 *= p.decay;
 #if SF_VECTOR_BYTES == 64
@@ -83,7 +83,7 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
     if (end <= 128) return update_gated_row<8>(p, layer, n, begin, end, first_update, decay8);
   }
 #endif
-  acc_t* gradient = own.row;
+  acc_t* gradient = scratch.row;
   const int64_t neurons = layer.out_stride;
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t m = 0; m < neurons; ++m) gradient[m] = acc_t(0);
@@ -108,9 +108,9 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
           changes.template add<4>(delta, ages, neurons, gradient);
           break;
         default:
-          make_window(p.window_table, decay8, history, shift, t / 8 + 1, own.window);
+          make_window(p.window_table, decay8, history, shift, t / 8 + 1, scratch.window);
           for (int64_t m = 0; m < neurons; ++m)
-            gradient[m] = fused_multiply_add(delta[m], own.window[ages[m]], gradient[m]);
+            gradient[m] = fused_multiply_add(delta[m], scratch.window[ages[m]], gradient[m]);
       }
     }
     update_weights(p, layer, p.step[t], first_update && t == begin, gradient, neurons, n * layer.out_stride);
@@ -160,27 +160,27 @@ template <class acc_t>
 void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t) {
   const acc_t shrink = p.step[0].shrink;
   acc_t* w = layer.weight + n * layer.out_stride;
-  for (int64_t s = layer.done[n]; s < t && shrink != acc_t(1); ++s)
+  for (int64_t s = layer.updated_until[n]; s < t && shrink != acc_t(1); ++s)
     for (int64_t m = 0; m < layer.out_stride; ++m) w[m] *= shrink;
-  layer.done[n] = int32_t(t);
+  layer.updated_until[n] = int32_t(t);
 }
 
 // The updates up to step t of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows
 // take their lines of the errors in turn, few enough of them to stay in the caches.
 template <class acc_t>
 void update_shared_rows(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t first, uint32_t rows,
-                        uint32_t first_updates, int64_t t, const OnlineScratch<acc_t>& own) {
+                        uint32_t first_updates, int64_t t, const OnlineScratch<acc_t>& scratch) {
   constexpr int64_t line = kLine<acc_t>;
   for (uint32_t rest = rows; rest; rest &= rest - 1) {
     const int i = __builtin_ctz(rest);
-    list_shared_traces(p, layer, first + i, t, own.coefficient + i * p.depth * p.B);
+    list_shared_traces(p, layer, first + i, t, scratch.coefficient + i * p.depth * p.B);
   }
   for_each_part(layer.out_stride / line, [&](int64_t part, auto lines) {
     for (uint32_t rest = rows; rest; rest &= rest - 1) {
       const int i = __builtin_ctz(rest);
-      const int64_t n = first + i, begin = layer.done[n];
+      const int64_t n = first + i, begin = layer.updated_until[n];
       const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
-      const acc_t* coefficient = own.coefficient + i * p.depth * p.B;
+      const acc_t* coefficient = scratch.coefficient + i * p.depth * p.B;
       for (int64_t s = begin; s <= t; ++s, coefficient += p.B) {
         const acc_t* delta = layer.delta + s % p.depth * p.B * layer.out_width + part * line;
         update_lines<lines>(
@@ -198,7 +198,7 @@ void update_shared_rows(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
 // at once. A row whose input has not spiked in this batch has no gradient and no moments, only its weight decay; decay
 // of the "l2" kind makes gradients, so that every row takes part.
 template <class acc_t>
-void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const OnlineScratch<acc_t>& own) {
+void online_rows(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const OnlineScratch<acc_t>& scratch) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
   OnlineLayer<acc_t>& layer = p.layer[0];
   const bool l2 = p.step[t].l2 != acc_t(0);
@@ -206,7 +206,7 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
   const int64_t inputs = layer.in - first < kWordBits ? layer.in - first : kWordBits;
   uint32_t read_next = t + 1 == p.T ? ~0u : 0u, spiking = 0;
   for (int64_t b = 0; b < p.B; ++b) spiking |= p.input[(t * p.B + b) * W + w];
-  if (spiking) transpose_samples(p.input + t * p.B * W + w, W, p.B, own.bits);
+  if (spiking) transpose_samples(p.input + t * p.B * W + w, W, p.B, scratch.bits);
   if (t + 1 < p.T)
     for (int64_t b = 0; b < p.B; ++b) read_next |= p.input[((t + 1) * p.B + b) * W + w];
 
@@ -214,7 +214,7 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
   for (int64_t i = 0; i < inputs; ++i) {
     const int64_t n = first + i;
     if (spiking >> i & 1u) {
-      const uint32_t* x = own.bits + i * sample_words;
+      const uint32_t* x = scratch.bits + i * sample_words;
       enter_spikes(p, layer, n, t, x);
       if (p.trace == Trace::shared) {
         const acc_t* factor = layer.trace_factor + t % p.depth * p.sample_width;
@@ -226,19 +226,20 @@ void online_inputs(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const Onli
     const bool read = read_next >> i & 1u;
     if (layer.active_count[n] == 0 && !l2) {
       if (read) decay_row(p, layer, n, t + 1);
-    } else if (read || t + 1 - layer.done[n] == p.depth) {
+    } else if (read || t + 1 - layer.updated_until[n] == p.depth) {
       rows |= 1u << i;
     }
   }
-  const uint32_t first_updates = rows & ~layer.learning[w];
-  if (p.trace == Trace::shared) update_shared_rows(p, layer, first, rows, first_updates, t, own);
+  const uint32_t first_updates = rows & ~layer.has_moments[w];
+  if (p.trace == Trace::shared) update_shared_rows(p, layer, first, rows, first_updates, t, scratch);
   for (uint32_t rest = rows; rest; rest &= rest - 1) {
     const int i = __builtin_ctz(rest);
     const int64_t n = first + i;
-    if (p.trace == Trace::gated) update_gated_row(p, layer, n, layer.done[n], t + 1, first_updates >> i & 1u, own);
-    layer.done[n] = int32_t(t + 1);
+    if (p.trace == Trace::gated)
+      update_gated_row(p, layer, n, layer.updated_until[n], t + 1, first_updates >> i & 1u, scratch);
+    layer.updated_until[n] = int32_t(t + 1);
   }
-  layer.learning[w] |= rows;
+  layer.has_moments[w] |= rows;
   if (t + 1 == p.T && layer.weight != layer.stored) store_inputs(layer, w);
 }
 

@@ -36,14 +36,14 @@ SF_HD void advance_shared_trace(const Factor& factor, const uint32_t* x, int64_t
   }
 }
 
-// The shared trace of input n at steps layer.done[n] ... t, for the samples it is active in: coefficient [steps, B].
-// Since the first of these steps the input has not spiked, or the row would have had its update.
+// The shared trace of input n at steps layer.updated_until[n] ... t, for the samples it is active in: coefficient
+// [steps, B]. Since the first of these steps the input has not spiked, or the row would have had its update.
 template <class acc_t>
 void list_shared_traces(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
                         acc_t* coefficient) {
   acc_t* e = layer.trace + n * p.sample_width;
   const int32_t* samples = layer.active_sample + n * p.list_stride(p.B);
-  for (int64_t s = layer.done[n]; s <= t; ++s, coefficient += p.B) {
+  for (int64_t s = layer.updated_until[n]; s <= t; ++s, coefficient += p.B) {
     const acc_t* factor = layer.trace_factor + s % p.depth * p.sample_width;
     if (layer.traced[n] <= s) {
       for (int64_t k = 0; k < layer.active_count[n]; ++k) e[samples[k]] = factor[samples[k]] * e[samples[k]];
@@ -74,11 +74,11 @@ void advance_windows(acc_t decay, const uint32_t* x, int64_t stride, int64_t t, 
 // Counts the neurons whose windows begin at each step: one that spikes at t has, from the next step on, a new one.
 template <class acc_t>
 void count_windows(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, int64_t t,
-                   const OnlineScratch<acc_t>& own) {
+                   const OnlineScratch<acc_t>& scratch) {
   int32_t* neurons = layer.window_neurons + b * (p.T + 1);
   const uint16_t* age = layer.age + b * layer.out_width;
-  const int64_t count = list_spikes(spikes_at(p, layer, b, t), p.B, layer.out, own.list);
-  for (int64_t k = 0; k < count; ++k) --neurons[t - age[own.list[k]]];
+  const int64_t count = list_spikes(spikes_at(p, layer, b, t), p.B, layer.out, scratch.list);
+  for (int64_t k = 0; k < count; ++k) --neurons[t - age[scratch.list[k]]];
   neurons[t + 1] += int32_t(count);
 }
 
@@ -164,10 +164,10 @@ struct WindowChanges {
   template <int count>
   SF_HD void add(const acc_t* delta, const uint16_t* ages, int64_t neurons, acc_t* gradient) const {
     for (int64_t m = 0; m < neurons; ++m) {
-      const int32_t own = ages[m];
+      const int32_t neuron_age = ages[m];
       acc_t window = 0;
       SF_UNROLL
-      for (int j = 0; j < count; ++j) window = own >= age[j] ? sum[j] : window;
+      for (int j = 0; j < count; ++j) window = neuron_age >= age[j] ? sum[j] : window;
       gradient[m] = fused_multiply_add(delta[m], window, gradient[m]);
     }
   }

@@ -53,20 +53,20 @@ bool update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, i
   const int64_t count = layer.out - first < kWordBits ? layer.out - first : kWordBits;
   const int64_t windows = p.trace == Trace::gated ? p.T : 1;
   const acc_t* delta = layer.delta + i * p.B * kWordBits;
-  uint32_t learning = step.l2 == acc_t(0) ? layer.learning[i] : t == 0 ? 0u : ~0u;
+  uint32_t has_moments = step.l2 == acc_t(0) ? layer.has_moments[i] : t == 0 ? 0u : ~0u;
   for (int64_t j = 0; j < count; ++j) {
     const int64_t m = first + j;
     // the output layer's errors are listed, a hidden layer's are dense
     const int32_t* samples = layer.error_count ? layer.error_samples + m * p.B : nullptr;
     const int64_t errors = layer.error_count ? layer.error_count[m] : p.B;
-    const bool first_update = !(learning >> j & 1u);
+    const bool first_update = !(has_moments >> j & 1u);
     acc_t* weight = layer.weight + m * layer.in_stride;
     if (first_update && errors == 0 && step.l2 == acc_t(0)) {
       if (step.shrink != acc_t(1))
         for (int64_t n = 0; n < layer.in_stride; ++n) weight[n] *= step.shrink;
       continue;
     }
-    learning |= 1u << j;
+    has_moments |= 1u << j;
     const auto sample = [=](int64_t k) { return samples ? int64_t(samples[k]) : k; };
     for_each_part(layer.in_stride / line, [&](int64_t part, auto lines) {
       update_lines<lines>(
@@ -79,8 +79,8 @@ bool update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, i
           [&](int64_t k) { return delta[sample(k) * kWordBits + j]; });
     });
   }
-  layer.learning[i] = learning;
-  return learning != 0 || step.shrink != acc_t(1);
+  layer.has_moments[i] = has_moments;
+  return has_moments != 0 || step.shrink != acc_t(1);
 }
 
 }  // namespace spikefuse::cpu::SF_ISA

@@ -26,8 +26,8 @@ void parallel_tasks(int64_t tasks, const Make& make, const Run& run) {
   parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     int64_t task = next++;
     if (task >= tasks) return;
-    auto own = make();
-    for (; task < tasks; task = next++) run(own, task);
+    auto scratch = make();
+    for (; task < tasks; task = next++) run(scratch, task);
   });
 }
 

@@ -118,12 +118,12 @@ static void multiply_tiles(const SpikePlan& plan, int64_t N, const acc_t* weight
                                   AlignedArray<acc_t>(kTableWords * kTableEntries * kLine<acc_t>),
                                   AlignedArray<acc_t>(part * tile)};
       },
-      [&](TileScratch<acc_t>& own, int64_t task) {
+      [&](TileScratch<acc_t>& scratch, int64_t task) {
         const int64_t column = task / parts * tile, columns = std::min(tile, M - column);
         const int64_t begin = task % parts * part, end = std::min(begin + part, plan.rows);
-        SF_DISPATCH_ISA(multiply_tile(plan, begin, end, weight + column, N, M, columns, own.tile.data(),
-                                      own.table.data(), own.z.data()));
-        SF_DISPATCH_ISA(store_tile(own.z.data(), end - begin, columns, out + begin * M + column, M));
+        SF_DISPATCH_ISA(multiply_tile(plan, begin, end, weight + column, N, M, columns, scratch.tile.data(),
+                                      scratch.table.data(), scratch.z.data()));
+        SF_DISPATCH_ISA(store_tile(scratch.z.data(), end - begin, columns, out + begin * M + column, M));
       });
 }
 

@@ -18,8 +18,8 @@ template <int lines, class acc_t, class index_t>
 void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, const index_t* events, int64_t rows,
                 acc_t* z) {
   constexpr int64_t line = kLine<acc_t>, width = lines * line;
-  constexpr int together = lines < kLinesAtOnce ? lines : kLinesAtOnce;
-  static_assert(lines % together == 0 || lines < 2 * together);
+  constexpr int at_once = lines < kLinesAtOnce ? lines : kLinesAtOnce;
+  static_assert(lines % at_once == 0 || lines < 2 * at_once);
   for (int64_t r = 0; r < rows; ++r) {
     const index_t *const first_event = events + begin[r], *const last_event = events + end[r];
     const auto add = [&](int first, auto lines_at_once) {
@@ -35,8 +35,8 @@ void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, con
       for (int l = 0; l < count; ++l) sums[l].store(z + ((first + l) * rows + r) * line);
     };
     int first = 0;
-    for (; first + together <= lines; first += together) add(first, std::integral_constant<int, together>{});
-    if constexpr (lines % together != 0) add(first, std::integral_constant<int, lines % together>{});
+    for (; first + at_once <= lines; first += at_once) add(first, std::integral_constant<int, at_once>{});
+    if constexpr (lines % at_once != 0) add(first, std::integral_constant<int, lines % at_once>{});
   }
 }
 
@@ -79,39 +79,39 @@ void build_tables(const acc_t* weight, int64_t width, int64_t words, acc_t* tabl
 
 // z[r] += the sums that the bits of kTableWords words pick, one line wide. Rows go `together` at a time: as many chains
 // of additions, each in the order of the inputs.
-template <int together, class acc_t>
+template <int at_once, class acc_t>
 SF_HD void add_table_rows(const acc_t* table, const uint32_t* bits, acc_t* z) {
   constexpr int64_t line = kLine<acc_t>;
-  Sums<acc_t, line> sums[together];
+  Sums<acc_t, line> sums[at_once];
   SF_UNROLL
-  for (int r = 0; r < together; ++r) sums[r].load(z + r * line);
+  for (int r = 0; r < at_once; ++r) sums[r].load(z + r * line);
   const acc_t* entries = table;
   SF_UNROLL
   for (int w = 0; w < kTableWords; ++w) {
     // Moved up by a line's size, the bits of a group become, masked, the offset of its entry.
-    uint64_t moved[together];
+    uint64_t moved[at_once];
     SF_UNROLL
-    for (int r = 0; r < together; ++r) moved[r] = uint64_t(bits[r * kTableWords + w]) * line;
+    for (int r = 0; r < at_once; ++r) moved[r] = uint64_t(bits[r * kTableWords + w]) * line;
     int shift = 0;
     SF_UNROLL
     for (int width : kTableWidths) {
       const uint64_t mask = ((uint64_t(1) << width) - 1) * line;
       SF_UNROLL
-      for (int r = 0; r < together; ++r) sums[r].add(entries + (moved[r] >> shift & mask));
+      for (int r = 0; r < at_once; ++r) sums[r].add(entries + (moved[r] >> shift & mask));
       entries += (int64_t(1) << width) * line;
       shift += width;
     }
   }
   SF_UNROLL
-  for (int r = 0; r < together; ++r) sums[r].store(z + r * line);
+  for (int r = 0; r < at_once; ++r) sums[r].store(z + r * line);
 }
 
 template <class acc_t>
 void add_tables(const acc_t* table, const uint32_t* bits, int64_t rows, acc_t* z) {
-  constexpr int together = SF_VECTOR_BYTES == 16 ? 1 : 2;
+  constexpr int at_once = SF_VECTOR_BYTES == 16 ? 1 : 2;
   int64_t r = 0;
-  for (; r + together <= rows; r += together)
-    add_table_rows<together>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
+  for (; r + at_once <= rows; r += at_once)
+    add_table_rows<at_once>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
   for (; r < rows; ++r) add_table_rows<1>(table, bits + r * kTableWords, z + r * kLine<acc_t>);
 }
 

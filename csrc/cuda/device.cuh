@@ -28,7 +28,7 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ __forceinline__ int64_t global_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ int64_t all_threads() { return int64_t(gridDim.x) * blockDim.x; }
 
-// Waits for all threads of all blocks, which see what each of them has written: launch_together only.
+// Waits for all threads of all blocks, which see what each of them has written: launch_cooperative only.
 __device__ __forceinline__ void grid_barrier() {
 #if defined(SPIKEFUSE_EMULATED)
   emulator::grid_barrier();
@@ -39,18 +39,18 @@ __device__ __forceinline__ void grid_barrier() {
 
 // kCount neighbouring elements, read and written by one instruction for each 16 bytes of them.
 template <class T, int kCount>
-struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) AlignedVector {
   T x[kCount];
 };
 
 template <int kCount, class T>
-__device__ __forceinline__ Pack<T, kCount> load_pack(const T* from) {
-  return *reinterpret_cast<const Pack<T, kCount>*>(from);
+__device__ __forceinline__ AlignedVector<T, kCount> load_vector(const T* from) {
+  return *reinterpret_cast<const AlignedVector<T, kCount>*>(from);
 }
 
 template <class T, int kCount>
-__device__ __forceinline__ void store_pack(T* to, const Pack<T, kCount>& values) {
-  *reinterpret_cast<Pack<T, kCount>*>(to) = values;
+__device__ __forceinline__ void store_vector(T* to, const AlignedVector<T, kCount>& values) {
+  *reinterpret_cast<AlignedVector<T, kCount>*>(to) = values;
 }
 
 // The sum over a block, in an order that depends on nothing but its size; known to thread 0. `memory` holds a T for

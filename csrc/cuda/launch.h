@@ -22,33 +22,33 @@ namespace spikefuse::cuda {
 
 // A parameter's type, found from the kernel alone, so that what is given to a launch is converted to it.
 template <class T>
-struct Given {
+struct type_identity {
   using type = T;
 };
 
 #if defined(SPIKEFUSE_EMULATED)
 
-class OnDevice {
+class DeviceStreamGuard {
  public:
-  explicit OnDevice(const Tensor&) {}
+  explicit DeviceStreamGuard(const Tensor&) {}
   cudaStream_t stream() const { return nullptr; }
 };
 
 template <class... Params>
 void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t,
-            typename Given<Params>::type... arguments) {
+            typename type_identity<Params>::type... arguments) {
   emulator::launch({reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes},
                    [&] { kernel(arguments...); });
 }
 
 template <class... Params>
-unsigned blocks_together(void (*)(Params...), unsigned, size_t) {
+unsigned max_cooperative_blocks(void (*)(Params...), unsigned, size_t) {
   return 3;
 }
 
 template <class... Params>
-void launch_together(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t,
-                     typename Given<Params>::type... arguments) {
+void launch_cooperative(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t,
+                        typename type_identity<Params>::type... arguments) {
   emulator::launch({reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes, true},
                    [&] { kernel(arguments...); });
 }
@@ -56,9 +56,9 @@ void launch_together(void (*kernel)(Params...), unsigned blocks, unsigned thread
 #else
 
 // Makes a tensor's device current for its lifetime, and gives PyTorch's current stream there.
-class OnDevice {
+class DeviceStreamGuard {
  public:
-  explicit OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
+  explicit DeviceStreamGuard(const Tensor& t) : guard_(t.get_device_index()) {
     void* stream = nullptr;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
@@ -80,7 +80,7 @@ inline void allow_shared_bytes(const void* function, size_t bytes) {
 
 template <class... Params>
 void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t stream,
-            typename Given<Params>::type... arguments) {
+            typename type_identity<Params>::type... arguments) {
   const void* function = reinterpret_cast<const void*>(kernel);
   allow_shared_bytes(function, shared_bytes);
   void* addresses[] = {static_cast<void*>(&arguments)...};
@@ -89,7 +89,7 @@ void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t
 
 // As many blocks of a kernel as the current device holds at once.
 template <class... Params>
-unsigned blocks_together(void (*kernel)(Params...), unsigned threads, size_t shared_bytes) {
+unsigned max_cooperative_blocks(void (*kernel)(Params...), unsigned threads, size_t shared_bytes) {
   const void* function = reinterpret_cast<const void*>(kernel);
   allow_shared_bytes(function, shared_bytes);
   int device = 0, multiprocessors = 0, blocks = 0;
@@ -101,10 +101,10 @@ unsigned blocks_together(void (*kernel)(Params...), unsigned threads, size_t sha
   return unsigned(multiprocessors) * unsigned(blocks);
 }
 
-// A launch whose blocks, no more than blocks_together, meet at grid_barrier.
+// A launch whose blocks, no more than max_cooperative_blocks, meet at grid_barrier.
 template <class... Params>
-void launch_together(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes,
-                     cudaStream_t stream, typename Given<Params>::type... arguments) {
+void launch_cooperative(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes,
+                        cudaStream_t stream, typename type_identity<Params>::type... arguments) {
   const void* function = reinterpret_cast<const void*>(kernel);
   allow_shared_bytes(function, shared_bytes);
   void* addresses[] = {static_cast<void*>(&arguments)...};

@@ -37,14 +37,14 @@ static void run_forward(LifForward<acc_t, io_t> p, const Tensor& z) {
   if (p.decay_stride == 0 && p.threshold_stride == 0 && !p.target && is_one_row(p.z, p.B, p.N)) {
     make_one_row(p, p.z);
   }
-  const OnDevice device(z);
+  const DeviceStreamGuard device(z);
   constexpr int count = kNeurons<acc_t>;
   const bool packed = p.N % count == 0 && reads_packed(p.z, count) && reads_packed(p.state);
   const int64_t items = p.B * p.N / (packed ? count : 1);
   const unsigned threads = scan_threads(items), blocks = grid_for(items, threads);
   Tensor loss = torch::stable::new_empty(z, {p.target ? blocks : 0}, ScalarType::Double);
-  Tensor open = torch::stable::new_empty(z, {p.target ? blocks : 0}, ScalarType::Long);
-  const BlockErrors errors{loss.mutable_data_ptr<double>(), open.mutable_data_ptr<int64_t>()};
+  Tensor mismatches = torch::stable::new_empty(z, {p.target ? blocks : 0}, ScalarType::Long);
+  const BlockErrors errors{loss.mutable_data_ptr<double>(), mismatches.mutable_data_ptr<int64_t>()};
   const size_t shared = p.target ? threads / 32 * sizeof(double) : 0;
   if (packed)
     launch(lif_forward_kernel<acc_t, io_t, count>, blocks, threads, shared, device.stream(), p, errors);
@@ -52,7 +52,7 @@ static void run_forward(LifForward<acc_t, io_t> p, const Tensor& z) {
     launch(lif_forward_kernel<acc_t, io_t, 1>, blocks, threads, shared, device.stream(), p, errors);
   if (p.target)
     launch(sum_errors_kernel<acc_t>, 1, kThreads, kThreads / 32 * sizeof(double), device.stream(), errors, blocks,
-           p.loss, p.open_errors);
+           p.loss, p.mismatches);
 }
 
 template <class acc_t, class io_t>
@@ -62,7 +62,7 @@ static void run_backward(LifBackward<acc_t, io_t> p, const Tensor& v) {
       is_one_row(p.grad_v, p.B, p.N)) {
     make_one_row(p, p.grad_spikes, p.grad_v);
   }
-  const OnDevice device(v);
+  const DeviceStreamGuard device(v);
   constexpr int count = kNeurons<acc_t>;
   const bool packed = p.N % count == 0 && reads_packed(p.grad_spikes, count) && reads_packed(p.grad_v, count) &&
                       reads_packed(p.v) && reads_packed(p.state) && reads_packed(p.grad_state);

@@ -17,9 +17,9 @@ __device__ __forceinline__ const T* at(const Strided<T>& x, int64_t t, int64_t b
 }
 
 template <int kCount, class acc_t>
-__device__ __forceinline__ Pack<acc_t, kCount> load_or_zero(const acc_t* from) {
-  if (from) return load_pack<kCount>(from);
-  Pack<acc_t, kCount> zeros;
+__device__ __forceinline__ AlignedVector<acc_t, kCount> load_or_zero(const acc_t* from) {
+  if (from) return load_vector<kCount>(from);
+  AlignedVector<acc_t, kCount> zeros;
   SF_UNROLL for (int i = 0; i < kCount; ++i) zeros.x[i] = acc_t(0);
   return zeros;
 }
@@ -32,7 +32,7 @@ __device__ __forceinline__ void load_parameter(const acc_t* values, int64_t stri
 // What a block found wrong in its neurons' spikes: summed by sum_errors_kernel.
 struct BlockErrors {
   double* loss;
-  int64_t* open;
+  int64_t* mismatches;
 };
 
 // A thread's way through time: where it reads and writes next, and its neurons.
@@ -43,18 +43,18 @@ struct ForwardScan {
   acc_t* v;
   io_t* spikes;
   acc_t decay[kCount], threshold[kCount], state[kCount], squared[kCount];
-  int open;
+  int mismatches;
 };
 
 // A chunk of kSteps time steps, or of the `left` < kSteps last ones.
 template <int kSteps, bool kWhole, class acc_t, class io_t, int kCount>
 __device__ __forceinline__ void forward_chunk(const LifForward<acc_t, io_t>& p, int shift, int64_t left,
                                               ForwardScan<acc_t, io_t, kCount>& scan) {
-  Pack<io_t, kCount> z[kSteps];
+  AlignedVector<io_t, kCount> z[kSteps];
   uint32_t target[kSteps];
   SF_UNROLL for (int k = 0; k < kSteps; ++k) {
     if (kWhole || k < left) {
-      z[k] = load_pack<kCount>(scan.z);
+      z[k] = load_vector<kCount>(scan.z);
       scan.z += p.z.t;
       if (scan.target) {
         target[k] = *scan.target >> shift;
@@ -64,8 +64,8 @@ __device__ __forceinline__ void forward_chunk(const LifForward<acc_t, io_t>& p, 
   }
   SF_UNROLL for (int k = 0; k < kSteps; ++k) {
     if (kWhole || k < left) {
-      Pack<acc_t, kCount> v;
-      Pack<io_t, kCount> spikes;
+      AlignedVector<acc_t, kCount> v;
+      AlignedVector<io_t, kCount> spikes;
       SF_UNROLL for (int i = 0; i < kCount; ++i) {
         v.x[i] = lif_integrate(scan.decay[i], scan.state[i], static_cast<acc_t>(z[k].x[i]));
         const bool spike = lif_fires(v.x[i], scan.threshold[i]);
@@ -75,11 +75,11 @@ __device__ __forceinline__ void forward_chunk(const LifForward<acc_t, io_t>& p, 
           const bool wanted = target[k] >> i & 1u;
           const acc_t error = masked_error(wanted, spike, v.x[i], scan.threshold[i]);
           scan.squared[i] = fused_multiply_add(error, error, scan.squared[i]);
-          scan.open += wanted != spike;
+          scan.mismatches += wanted != spike;
         }
       }
-      store_pack(scan.v, v);
-      store_pack(scan.spikes, spikes);
+      store_vector(scan.v, v);
+      store_vector(scan.spikes, spikes);
       scan.v += p.B * p.N;
       scan.spikes += p.B * p.N;
     }
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kScanThreads, 1) lif_forward_kernel(LifForward
   constexpr int kAhead = 8;
   const int64_t groups = p.N / kCount, items = p.B * groups;
   double loss = 0;
-  int64_t open = 0;
+  int64_t mismatches = 0;
   for (int64_t item = global_thread(); item < items; item += all_threads()) {
     const int64_t b = item / groups, n = item % groups * kCount;
     ForwardScan<acc_t, io_t, kCount> scan;
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kScanThreads, 1) lif_forward_kernel(LifForward
     scan.target = p.target ? p.target + b * words_for(p.N) + n / kWordBits : nullptr;
     scan.v = p.v + (p.T > 0 ? b * p.N + n : 0);
     scan.spikes = p.spikes + (p.T > 0 ? b * p.N + n : 0);
-    scan.open = 0;
+    scan.mismatches = 0;
     load_parameter(p.decay, p.decay_stride, n, scan.decay);
     load_parameter(p.threshold, p.threshold_stride, n, scan.threshold);
     const auto before = load_or_zero<kCount>(p.state ? p.state + b * p.N + n : nullptr);
@@ -111,43 +111,43 @@ __global__ void __launch_bounds__(kScanThreads, 1) lif_forward_kernel(LifForward
     int64_t left = p.T;
     for (; left >= kAhead; left -= kAhead) forward_chunk<kAhead, true>(p, shift, left, scan);
     if (left > 0) forward_chunk<kAhead, false>(p, shift, left, scan);
-    Pack<acc_t, kCount> after;
+    AlignedVector<acc_t, kCount> after;
     SF_UNROLL for (int i = 0; i < kCount; ++i) {
       after.x[i] = scan.state[i];
       loss += 0.5 * static_cast<double>(scan.squared[i]);
     }
-    open += scan.open;
-    store_pack(p.new_state + b * p.N + n, after);
+    mismatches += scan.mismatches;
+    store_vector(p.new_state + b * p.N + n, after);
   }
   if (p.target) {
     auto* memory = shared_memory<double>();
     loss = block_sum(loss, memory);
-    open = block_sum(open, reinterpret_cast<int64_t*>(memory));
+    mismatches = block_sum(mismatches, reinterpret_cast<int64_t*>(memory));
     if (threadIdx.x == 0) {
       errors.loss[blockIdx.x] = loss;
-      errors.open[blockIdx.x] = open;
+      errors.mismatches[blockIdx.x] = mismatches;
     }
   } else if (global_thread() == 0) {
     *p.loss = acc_t(0);
-    *p.open_errors = 0;
+    *p.mismatches = 0;
   }
 }
 
 // One block: the blocks' errors summed in a fixed order.
 template <class acc_t>
-__global__ void sum_errors_kernel(BlockErrors errors, unsigned blocks, acc_t* loss, int64_t* open_errors) {
+__global__ void sum_errors_kernel(BlockErrors errors, unsigned blocks, acc_t* loss, int64_t* mismatches) {
   double total = 0;
-  int64_t open = 0;
+  int64_t total_mismatches = 0;
   for (unsigned i = threadIdx.x; i < blocks; i += blockDim.x) {
     total += errors.loss[i];
-    open += errors.open[i];
+    total_mismatches += errors.mismatches[i];
   }
   auto* memory = shared_memory<double>();
   total = block_sum(total, memory);
-  open = block_sum(open, reinterpret_cast<int64_t*>(memory));
+  total_mismatches = block_sum(total_mismatches, reinterpret_cast<int64_t*>(memory));
   if (threadIdx.x == 0) {
     *loss = static_cast<acc_t>(total);
-    *open_errors = open;
+    *mismatches = total_mismatches;
   }
 }
 
@@ -170,23 +170,23 @@ template <int kSteps, bool kWhole, class acc_t, class io_t, int kCount>
 __device__ __forceinline__ void backward_chunk(const LifBackward<acc_t, io_t>& p, int shift, int64_t left,
                                                const acc_t* state, acc_t grad_loss,
                                                ReverseScan<acc_t, io_t, kCount>& scan) {
-  Pack<acc_t, kCount> before[kSteps], grad_v[kSteps];
-  Pack<io_t, kCount> grad_spikes[kSteps];
+  AlignedVector<acc_t, kCount> before[kSteps], grad_v[kSteps];
+  AlignedVector<io_t, kCount> grad_spikes[kSteps];
   uint32_t target[kSteps];
   SF_UNROLL for (int k = 0; k < kSteps; ++k) {
     if (kWhole || k < left) {
       if (kWhole || k + 1 < left) {
-        before[k] = load_pack<kCount>(scan.v_before);
+        before[k] = load_vector<kCount>(scan.v_before);
         scan.v_before -= p.B * p.N;
       } else {
         before[k] = load_or_zero<kCount>(state);
       }
       if (scan.grad_spikes) {
-        grad_spikes[k] = load_pack<kCount>(scan.grad_spikes);
+        grad_spikes[k] = load_vector<kCount>(scan.grad_spikes);
         scan.grad_spikes -= p.grad_spikes.t;
       }
       if (scan.grad_v) {
-        grad_v[k] = load_pack<kCount>(scan.grad_v);
+        grad_v[k] = load_vector<kCount>(scan.grad_v);
         scan.grad_v -= p.grad_v.t;
       }
       if (scan.target) {
@@ -198,7 +198,7 @@ __device__ __forceinline__ void backward_chunk(const LifBackward<acc_t, io_t>& p
   SF_UNROLL for (int k = 0; k < kSteps; ++k) {
     if (kWhole || k < left) {
       const bool first = !kWhole && k + 1 == left;
-      Pack<io_t, kCount> grad_z;
+      AlignedVector<io_t, kCount> grad_z;
       SF_UNROLL for (int i = 0; i < kCount; ++i) {
         const acc_t v = scan.v[i], threshold = scan.threshold[i], carried = scan.carried[i];
         const bool spike = lif_fires(v, threshold);
@@ -226,7 +226,7 @@ __device__ __forceinline__ void backward_chunk(const LifBackward<acc_t, io_t>& p
         scan.carried[i] = scan.decay[i] * total;
         scan.v[i] = past;
       }
-      store_pack(scan.grad_z, grad_z);
+      store_vector(scan.grad_z, grad_z);
       scan.grad_z -= p.B * p.N;
     }
   }
@@ -238,38 +238,38 @@ __global__ void __launch_bounds__(kScanThreads, 1) lif_backward_kernel(LifBackwa
   const int64_t groups = p.N / kCount, items = p.B * groups, last = p.T > 0 ? p.T - 1 : 0;
   const acc_t grad_loss = p.target ? *p.grad_loss : acc_t(0);
   for (int64_t item = global_thread(); item < items; item += all_threads()) {
-    const int64_t b = item / groups, n = item % groups * kCount, own = b * p.N + n;
+    const int64_t b = item / groups, n = item % groups * kCount, neuron = b * p.N + n;
     ReverseScan<acc_t, io_t, kCount> scan;
-    const acc_t* v = p.v + last * p.B * p.N + (p.T > 0 ? own : 0);
+    const acc_t* v = p.v + last * p.B * p.N + (p.T > 0 ? neuron : 0);
     scan.v_before = p.T > 1 ? v - p.B * p.N : nullptr;
     scan.grad_spikes = at(p.grad_spikes, last, b, n);
     scan.grad_v = at(p.grad_v, last, b, n);
     scan.target = p.target ? p.target + (last * p.B + b) * words_for(p.N) + n / kWordBits : nullptr;
-    scan.grad_z = p.grad_z + last * p.B * p.N + (p.T > 0 ? own : 0);
+    scan.grad_z = p.grad_z + last * p.B * p.N + (p.T > 0 ? neuron : 0);
     load_parameter(p.decay, p.decay_stride, n, scan.decay);
     load_parameter(p.threshold, p.threshold_stride, n, scan.threshold);
-    const auto carried = load_or_zero<kCount>(p.grad_state ? p.grad_state + own : nullptr);
+    const auto carried = load_or_zero<kCount>(p.grad_state ? p.grad_state + neuron : nullptr);
     const auto v_last = load_or_zero<kCount>(p.T > 0 ? v : nullptr);
     SF_UNROLL for (int i = 0; i < kCount; ++i) {
       scan.carried[i] = carried.x[i];
       scan.v[i] = v_last.x[i];
       scan.grad_decay[i] = scan.grad_threshold[i] = acc_t(0);
     }
-    const acc_t* state = p.state ? p.state + own : nullptr;
+    const acc_t* state = p.state ? p.state + neuron : nullptr;
     const int shift = int(n % kWordBits);
     int64_t left = p.T;
     for (; left > kAhead; left -= kAhead) backward_chunk<kAhead, true>(p, shift, left, state, grad_loss, scan);
     if (left > 0) backward_chunk<kAhead, false>(p, shift, left, state, grad_loss, scan);
-    Pack<acc_t, kCount> grad_state, grad_decay, grad_threshold;
+    AlignedVector<acc_t, kCount> grad_state, grad_decay, grad_threshold;
     SF_UNROLL for (int i = 0; i < kCount; ++i) {
       grad_state.x[i] = scan.carried[i];
       grad_decay.x[i] = scan.grad_decay[i];
       grad_threshold.x[i] = scan.grad_threshold[i];
     }
-    store_pack(p.grad_initial_state + own, grad_state);
+    store_vector(p.grad_initial_state + neuron, grad_state);
     if (p.grad_decay) {
-      store_pack(p.grad_decay + own, grad_decay);
-      store_pack(p.grad_threshold + own, grad_threshold);
+      store_vector(p.grad_decay + neuron, grad_decay);
+      store_vector(p.grad_threshold + neuron, grad_threshold);
     }
   }
 }

@@ -19,7 +19,7 @@ std::tuple<Tensor, Tensor, Tensor> lif_linear_forward(Tensor words, Tensor weigh
   check_lif_linear(words, weight, bias, state, decay, threshold, reset);
   const int64_t T = words.size(0), B = words.size(1), N = weight.size(0), M = weight.size(1);
   STD_TORCH_CHECK(N > 0, "spikefuse: expected weight with at least one row");
-  const OnDevice device(weight);
+  const DeviceStreamGuard device(weight);
   Tensor spikes = torch::stable::new_empty(weight, {T, B, M});
   Tensor v = torch::stable::new_empty(weight, {T, B, M});
   Tensor new_state = state ? torch::stable::clone(*state) : torch::stable::new_zeros(weight, {B, M});

@@ -50,13 +50,13 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) lif_linear_kernel(LifLinear
       for_each_sum<Tile>(sum, [&](int row, int m, float value) { z[row * kPitch + m] = value; });
       __syncthreads();
       for (int item = int(threadIdx.x); item < samples * Tile::kColumns; item += int(Tile::kThreads)) {
-        const int sample = item / Tile::kColumns, own_column = item % Tile::kColumns;
-        const int64_t b = first_sample + sample, m = column + own_column;
+        const int sample = item / Tile::kColumns, tile_column = item % Tile::kColumns;
+        const int64_t b = first_sample + sample, m = column + tile_column;
         if (b >= p.B || m >= p.M) continue;
         const float decay = p.decay[m * p.decay_stride], threshold = p.threshold[m * p.threshold_stride];
         float* carried = p.new_state + b * p.M + m;
         float state = first_step > 0 ? *carried : p.state ? p.state[b * p.M + m] : 0.0f;
-        const float* current = z + sample * steps * kPitch + own_column;
+        const float* current = z + sample * steps * kPitch + tile_column;
         for (int64_t t = first_step; t < p.T && t < first_step + steps; ++t, current += kPitch) {
           const float v = lif_integrate(decay, state, p.bias ? *current + p.bias[m] : *current);
           const bool spike = lif_fires(v, threshold);

@@ -69,16 +69,16 @@ static void take_all(OnlineBatch<acc_t>& p, unsigned blocks, unsigned threads, b
   memory.take(p.step, p.T);
   if (!shared) memory.take(p.power, p.T);
   zeros.take(p.active, inputs * words_for(p.B));
-  zeros.take(p.done, inputs);
-  zeros.take(p.learning, inputs);
-  zeros.take(p.todo_count, p.T);
-  memory.take(p.todo, inputs);
+  zeros.take(p.updated_until, inputs);
+  zeros.take(p.has_moments, inputs);
+  zeros.take(p.rows_due_count, p.T);
+  memory.take(p.rows_due, inputs);
   if (shared) memory.take(p.coefficient, blocks * p.depth * p.B);
   memory.take(p.samples, blocks * p.B);
   if (window_memory) memory.take(p.windows, blocks * (threads / 32) * p.T);
   const int64_t tasks = p.B * divide_up(p.layer[p.layers - 1].out, threads);
   zeros.take(p.loss_part, tasks);
-  zeros.take(p.open_part, tasks);
+  zeros.take(p.mismatches_part, tasks);
 }
 
 // Blocks that have something to do in the widest stage, and no more than there is room for at once.
@@ -86,7 +86,7 @@ template <class acc_t>
 static unsigned online_blocks(const OnlineBatch<acc_t>& p, unsigned threads, size_t shared_bytes) {
   int64_t tasks = p.layer[0].in;
   for (int l = 0; l < p.layers; ++l) tasks = std::max(tasks, p.B * divide_up(p.layer[l].out, threads));
-  return unsigned(std::min<int64_t>(tasks, blocks_together(online_kernel<acc_t>, threads, shared_bytes)));
+  return unsigned(std::min<int64_t>(tasks, max_cooperative_blocks(online_kernel<acc_t>, threads, shared_bytes)));
 }
 
 // Shared memory that window sums may take; longer ones lie in global memory.
@@ -111,7 +111,7 @@ static void run_online(OnlineBatch<acc_t>& p, const Tensor& like, unsigned threa
   launch(transpose_words_kernel, grid_for(tiles, kThreads / 32), kThreads, 0, stream, p.input, p.T, p.B, p.layer[0].in,
          const_cast<uint32_t*>(p.by_input));
   const auto walk = [&](int64_t from, int64_t to) {
-    launch_together(online_kernel<acc_t>, blocks, threads, shared_bytes, stream, p, from, to);
+    launch_cooperative(online_kernel<acc_t>, blocks, threads, shared_bytes, stream, p, from, to);
   };
   if (!exchange) return walk(0, 2 * p.T);
   walk(0, 1);
@@ -133,13 +133,13 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
                   weights.size());
   const int64_t T = input.size(0), B = input.size(1);
   const SpikeExchange spike_exchange = make_exchange(weights, gathered, exchange, rank, B);
-  const OnDevice device(input);
+  const DeviceStreamGuard device(input);
   int64_t outputs = 0;
   for (size_t l = 0; l < weights.size(); ++l) outputs += neurons_of(weights, l);
   Tensor loss = torch::stable::new_zeros(input, {}, ScalarType::Double);
-  Tensor open_errors = torch::stable::new_zeros(input, {}, ScalarType::Long);
+  Tensor mismatches = torch::stable::new_zeros(input, {}, ScalarType::Long);
   Tensor spike_counts = torch::stable::new_zeros(input, {B, outputs}, ScalarType::Int);
-  if (T == 0 || B == 0) return {loss, open_errors, spike_counts};
+  if (T == 0 || B == 0) return {loss, mismatches, spike_counts};
   const Tensor input_words = torch::stable::contiguous(input), target_words = torch::stable::contiguous(target);
 
   // Input-major, in the caller's memory where that is so laid out; of later layers output-major, too.
@@ -177,7 +177,7 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
     p.gathered = spike_exchange.gathered;
     p.rank = spike_exchange.rank, p.ranks = spike_exchange.ranks, p.slice = spike_exchange.slice;
     p.loss = loss.mutable_data_ptr<double>();
-    p.open_errors = open_errors.mutable_data_ptr<int64_t>();
+    p.mismatches = mismatches.mutable_data_ptr<int64_t>();
     p.counts = spike_counts.mutable_data_ptr<int32_t>();
     run_online(p, input, online_threads(weights), spike_exchange.call, device.stream());
   };
@@ -188,11 +188,11 @@ std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std
   for (size_t l = 0; l < weights.size(); ++l) {
     const Tensor kept = torch::stable::transpose(weights[l], 0, 1);
     if (kept.mutable_data_ptr() != input_major[l].mutable_data_ptr()) {
-      Tensor own = kept;
-      torch::stable::copy_(own, input_major[l]);
+      Tensor stored = kept;
+      torch::stable::copy_(stored, input_major[l]);
     }
   }
-  return {loss, open_errors, spike_counts};
+  return {loss, mismatches, spike_counts};
 }
 
 }  // namespace spikefuse::cuda

@@ -23,9 +23,9 @@ __device__ void assemble_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
     uint32_t word = 0;
     for (int64_t n = w * kWordBits; n < end;) {
       // as many neurons as lie in one word both here and in their rank's slice
-      const int64_t r = n / p.slice, own = n % p.slice;
-      const int64_t count = std::min({end - n, kWordBits - own % kWordBits, p.slice - own});
-      const uint32_t bits = p.gathered[(r * slice_words + own / kWordBits) * p.B + b] >> (own % kWordBits);
+      const int64_t r = n / p.slice, position = n % p.slice;
+      const int64_t count = std::min({end - n, kWordBits - position % kWordBits, p.slice - position});
+      const uint32_t bits = p.gathered[(r * slice_words + position / kWordBits) * p.B + b] >> (position % kWordBits);
       word |= (bits & neurons_of_word(0, count)) << (n % kWordBits);
       n += count;
     }
@@ -35,19 +35,19 @@ __device__ void assemble_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
 
 // All weights, by the errors and traces of step t.
 template <class acc_t>
-__device__ void online_updates(const OnlineBatch<acc_t>& p, int64_t t, const OnlineScratch<acc_t>& own) {
-  const auto rows = int64_t(p.todo_count[t]);
+__device__ void online_updates(const OnlineBatch<acc_t>& p, int64_t t, const OnlineScratch<acc_t>& scratch) {
+  const auto rows = int64_t(p.rows_due_count[t]);
   int64_t tasks = rows;
   for (int l = 1; l < p.layers; ++l) tasks += p.layer[l].out;
   for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
     if (task < rows) {
-      update_row(p, p.todo[task], t, own);
+      update_row(p, p.rows_due[task], t, scratch);
       continue;
     }
     int64_t m = task - rows;
     int l = 1;
     for (; m >= p.layer[l].out; ++l) m -= p.layer[l].out;
-    update_neuron(p, l, m, t, own);
+    update_neuron(p, l, m, t, scratch);
   }
 }
 
@@ -63,7 +63,7 @@ __device__ void begin_batch(const OnlineBatch<acc_t>& p) {
 
 // Spikes summed over time, and the loss over tasks.
 template <class acc_t>
-__device__ void end_batch(const OnlineBatch<acc_t>& p, const OnlineScratch<acc_t>& own) {
+__device__ void end_batch(const OnlineBatch<acc_t>& p, const OnlineScratch<acc_t>& scratch) {
   int64_t offset = 0;
   for (int l = 0; l < p.layers; ++l) {
     const OnlineLayer<acc_t>& layer = p.layer[l];
@@ -78,16 +78,16 @@ __device__ void end_batch(const OnlineBatch<acc_t>& p, const OnlineScratch<acc_t
   if (blockIdx.x > 0) return;
   const int64_t slabs = (p.layer[p.layers - 1].out + blockDim.x - 1) / blockDim.x;
   double loss = 0;
-  int64_t open = 0;
+  int64_t mismatches = 0;
   for (int64_t i = threadIdx.x; i < p.B * slabs; i += blockDim.x) {
     loss += p.loss_part[i];
-    open += p.open_part[i];
+    mismatches += p.mismatches_part[i];
   }
-  loss = block_sum(loss, own.sums);
-  open = block_sum(open, reinterpret_cast<int64_t*>(own.sums));
+  loss = block_sum(loss, scratch.sums);
+  mismatches = block_sum(mismatches, reinterpret_cast<int64_t*>(scratch.sums));
   if (threadIdx.x == 0) {
     *p.loss = loss;
-    *p.open_errors = open;
+    *p.mismatches = mismatches;
   }
 }
 
@@ -96,7 +96,7 @@ __device__ void end_batch(const OnlineBatch<acc_t>& p, const OnlineScratch<acc_t
 template <class acc_t>
 __global__ void __launch_bounds__(kThreads, 1)
     online_kernel(const __grid_constant__ OnlineBatch<acc_t> p, int64_t from, int64_t to) {
-  const OnlineScratch<acc_t> own = online_scratch(p);
+  const OnlineScratch<acc_t> scratch = make_scratch(p);
   if (from == 0) {
     begin_batch(p);
     grid_barrier();
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int64_t t = half / 2;
     if (half % 2 == 0) {
       make_trace_factors(p, 0, t);
-      online_forward(p, 0, t, own);
+      online_forward(p, 0, t, scratch);
       list_rows(p, t);
       grid_barrier();
       continue;
@@ -116,18 +116,18 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     for (int l = 1; l < p.layers; ++l) {
       make_trace_factors(p, l, t);
-      online_forward(p, l, t, own);
+      online_forward(p, l, t, scratch);
       grid_barrier();
     }
     for (int l = p.layers - 1; l > 0; --l) {
-      online_errors(p, l, t, own);
+      online_errors(p, l, t, scratch);
       advance_traces(p, l, t);
       grid_barrier();
     }
-    online_updates(p, t, own);
+    online_updates(p, t, scratch);
     grid_barrier();
   }
-  if (to == 2 * p.T) end_batch(p, own);
+  if (to == 2 * p.T) end_batch(p, scratch);
 }
 
 }  // namespace spikefuse::cuda

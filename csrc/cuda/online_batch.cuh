@@ -43,11 +43,11 @@ struct OnlineBatch : OnlineRule<acc_t> {
   acc_t* power;             // gated: [T] decay^age
 
   // Rows of the first layer.
-  uint32_t* active;                // [in, words(B)] samples in which the input has spiked
-  int32_t* done;                   // [in] time steps whose update the row has had
-  unsigned char* learning;         // [in] whether the moments have been written in this batch
-  int32_t* todo;                   // [in] rows to update at this step, in any order
-  unsigned long long* todo_count;  // [T]
+  uint32_t* active;                    // [in, words(B)] samples in which the input has spiked
+  int32_t* updated_until;              // [in] time steps whose update the row has had
+  unsigned char* has_moments;          // [in] whether the moments have been written in this batch
+  int32_t* rows_due;                   // [in] rows to update at this step, in any order
+  unsigned long long* rows_due_count;  // [T]
 
   // What each block works in.
   acc_t* coefficient;  // shared: [blocks, depth, B]
@@ -58,9 +58,9 @@ struct OnlineBatch : OnlineRule<acc_t> {
   int64_t rank, ranks, slice;
 
   double* loss_part;  // [tasks of the output layer]
-  int64_t* open_part;
+  int64_t* mismatches_part;
   double* loss;
-  int64_t* open_errors;
+  int64_t* mismatches;
   int32_t* counts;  // [B, outputs]
 };
 
@@ -79,13 +79,14 @@ struct OnlineScratch {
 };
 
 template <class acc_t>
-__device__ OnlineScratch<acc_t> online_scratch(const OnlineBatch<acc_t>& p) {
-  OnlineScratch<acc_t> own;
-  own.list = shared_list();
+__device__ OnlineScratch<acc_t> make_scratch(const OnlineBatch<acc_t>& p) {
+  OnlineScratch<acc_t> scratch;
+  scratch.list = shared_list();
   const unsigned warps = blockDim.x / 32;
-  own.sums = reinterpret_cast<double*>(shared_memory<unsigned char>() + list_shared_bytes(blockDim.x));
-  own.windows = p.windows ? p.windows + int64_t(blockIdx.x) * warps * p.T : reinterpret_cast<acc_t*>(own.sums + warps);
-  return own;
+  scratch.sums = reinterpret_cast<double*>(shared_memory<unsigned char>() + list_shared_bytes(blockDim.x));
+  scratch.windows =
+      p.windows ? p.windows + int64_t(blockIdx.x) * warps * p.T : reinterpret_cast<acc_t*>(scratch.sums + warps);
+  return scratch;
 }
 
 template <class acc_t>

@@ -7,7 +7,7 @@ namespace spikefuse::cuda {
 
 // delta_{l-1} = (W_l^T delta_l) * ds/dv of this time step only (eqs 13-15).
 template <class acc_t>
-__device__ void online_errors(const OnlineBatch<acc_t>& p, int l, int64_t t, const OnlineScratch<acc_t>& own) {
+__device__ void online_errors(const OnlineBatch<acc_t>& p, int l, int64_t t, const OnlineScratch<acc_t>& scratch) {
   const OnlineLayer<acc_t>&layer = p.layer[l], &below = p.layer[l - 1];
   const int64_t slabs = (below.out + blockDim.x - 1) / blockDim.x, slot = l == 1 ? t % p.depth : 0;
   for (int64_t task = blockIdx.x; task < p.B * slabs; task += gridDim.x) {
@@ -17,7 +17,7 @@ __device__ void online_errors(const OnlineBatch<acc_t>& p, int l, int64_t t, con
     const acc_t* column = layer.transposed + below.first + n;
     acc_t propagated = acc_t(0);
     for_each_kept(
-        layer.out, own.list, [&](int64_t m) { return delta[m] != acc_t(0); },
+        layer.out, scratch.list, [&](int64_t m) { return delta[m] != acc_t(0); },
         [&](int64_t m) {
           if (inside) propagated = fused_multiply_add(delta[m], column[m * layer.in], propagated);
         });

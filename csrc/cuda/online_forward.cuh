@@ -8,7 +8,7 @@ namespace spikefuse::cuda {
 // Layer l at step t: currents, potentials, spikes, and in the output layer the masked error (eqs 1-8). A task is a
 // sample and as many neurons as a block has threads.
 template <class acc_t>
-__device__ void online_forward(const OnlineBatch<acc_t>& p, int l, int64_t t, const OnlineScratch<acc_t>& own) {
+__device__ void online_forward(const OnlineBatch<acc_t>& p, int l, int64_t t, const OnlineScratch<acc_t>& scratch) {
   const OnlineLayer<acc_t>& layer = p.layer[l];
   const bool is_first = l == 0, is_output = l + 1 == p.layers;
   const int64_t slabs = (layer.out + blockDim.x - 1) / blockDim.x, slot = is_first ? t % p.depth : 0;
@@ -16,7 +16,7 @@ __device__ void online_forward(const OnlineBatch<acc_t>& p, int l, int64_t t, co
     const int64_t b = task / slabs, m = task % slabs * blockDim.x + threadIdx.x;
     const bool inside = m < layer.out;
     const uint32_t* x = is_first ? p.input + (t * p.B + b) * words_for(layer.in) : spikes_at(p, p.layer[l - 1], t, b);
-    const acc_t z = gather_rows<1>(x, layer.in, layer.weight + m, layer.out, inside, own.list).x[0];
+    const acc_t z = gather_rows<1>(x, layer.in, layer.weight + m, layer.out, inside, scratch.list).x[0];
     const int64_t at = b * layer.out + m;
     acc_t v = acc_t(0);
     bool spike = false;
@@ -52,19 +52,19 @@ __device__ void online_forward(const OnlineBatch<acc_t>& p, int l, int64_t t, co
       continue;
     }
     acc_t error = acc_t(0);
-    bool open = false;
+    bool mismatch = false;
     if (inside) {
       const bool target = spike_at(p.target + (t * p.B + b) * words_for(layer.out), m);
       // what is clamped fires at the threshold, as what is not does
       error = masked_error(target, spike, v, p.threshold);
-      open = target != spike;
+      mismatch = target != spike;
       layer.delta[slot * p.B * layer.out + at] = -error;
     }
-    const double squares = block_sum(0.5 * double(error) * double(error), own.sums);
-    const double opened = block_sum(open ? 1.0 : 0.0, own.sums);
+    const double squares = block_sum(0.5 * double(error) * double(error), scratch.sums);
+    const double task_mismatches = block_sum(mismatch ? 1.0 : 0.0, scratch.sums);
     if (threadIdx.x == 0) {
       p.loss_part[task] += squares;
-      p.open_part[task] += int64_t(opened);
+      p.mismatches_part[task] += int64_t(task_mismatches);
     }
     __syncthreads();  // `sums` is used again
   }

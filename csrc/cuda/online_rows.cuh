@@ -27,29 +27,29 @@ __device__ void list_rows(const OnlineBatch<acc_t>& p, int64_t t) {
         any = any || so_far;
         if (t + 1 < p.T) read = read || x[words + s];
       }
-      update = any ? read || t + 1 - p.done[n] == p.depth : read && decays;
-      if (read && !update) p.done[n] = int32_t(t + 1);
+      update = any ? read || t + 1 - p.updated_until[n] == p.depth : read && decays;
+      if (read && !update) p.updated_until[n] = int32_t(t + 1);
     }
     const uint32_t updates = __ballot_sync(kAllLanes, update);
     const unsigned lane = threadIdx.x % 32;
     unsigned long long at = 0;
-    if (lane == 0 && updates) at = atomicAdd(p.todo_count + t, static_cast<unsigned long long>(__popc(updates)));
+    if (lane == 0 && updates) at = atomicAdd(p.rows_due_count + t, static_cast<unsigned long long>(__popc(updates)));
     at = __shfl_sync(kAllLanes, at, 0);
-    if (update) p.todo[at + __popc(updates & ((1u << lane) - 1))] = int32_t(n);
+    if (update) p.rows_due[at + __popc(updates & ((1u << lane) - 1))] = int32_t(n);
   }
 }
 
 // The samples in which input n has spiked, in order; returns how many. Ends with a barrier.
 template <class acc_t>
-__device__ int64_t list_samples(const OnlineBatch<acc_t>& p, int64_t n, const OnlineScratch<acc_t>& own,
+__device__ int64_t list_samples(const OnlineBatch<acc_t>& p, int64_t n, const OnlineScratch<acc_t>& scratch,
                                 int32_t* samples) {
   int64_t count = 0;
   const int64_t words = words_for(p.B);
   for (int64_t first = 0; first < words; first += blockDim.x) {
     const int64_t w = first + threadIdx.x;
-    const uint32_t found = list_bits(w < words ? p.active[n * words + w] : 0u, own.list);
+    const uint32_t found = compact_bits(w < words ? p.active[n * words + w] : 0u, scratch.list);
     for (uint32_t k = threadIdx.x; k < found; k += blockDim.x)
-      samples[count + k] = int32_t(first * kWordBits + own.list.position[k]);
+      samples[count + k] = int32_t(first * kWordBits + scratch.list.position[k]);
     count += found;
     __syncthreads();
   }
@@ -59,20 +59,20 @@ __device__ int64_t list_samples(const OnlineBatch<acc_t>& p, int64_t n, const On
 // The row of input n in the first layer: its updates of the steps that it has not had, up to and with step t, one after
 // the other while it is in registers.
 template <class acc_t>
-__device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, const OnlineScratch<acc_t>& own) {
+__device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, const OnlineScratch<acc_t>& scratch) {
   const OnlineLayer<acc_t>& layer = p.layer[0];
   const bool adam = p.optimizer == Optimizer::adam, shared = p.trace == Trace::shared;
   int32_t* samples = p.samples + blockIdx.x * p.B;
   acc_t* coefficient = shared ? p.coefficient + int64_t(blockIdx.x) * p.depth * p.B : nullptr;
-  const int64_t begin = p.done[n];
-  const bool learning = p.learning[n];
-  const int64_t count = list_samples(p, n, own, samples);
+  const int64_t begin = p.updated_until[n];
+  const bool has_moments = p.has_moments[n];
+  const int64_t count = list_samples(p, n, scratch, samples);
   const bool silent = count == 0 && p.step[t].l2 == acc_t(0);
   if (shared) list_traces(p, n, begin, t, samples, count, coefficient);
   __syncthreads();
   if (threadIdx.x == 0) {
-    p.done[n] = int32_t(t + 1);
-    p.learning[n] = learning || !silent;
+    p.updated_until[n] = int32_t(t + 1);
+    p.has_moments[n] = has_moments || !silent;
   }
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
   for (int64_t first = 0; first < layer.out; first += int64_t(kUpdateColumns) * blockDim.x) {
@@ -80,8 +80,8 @@ __device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, co
     for_each_column(first, layer.out, [&](int j, int64_t m) {
       const int64_t at = n * layer.out + m;
       c.w[j] = layer.weight[at];
-      c.m[j] = adam && learning ? layer.m[at] : acc_t(0);
-      c.v[j] = adam && learning ? layer.v[at] : acc_t(0);
+      c.m[j] = adam && has_moments ? layer.m[at] : acc_t(0);
+      c.v[j] = adam && has_moments ? layer.v[at] : acc_t(0);
     });
     for (int64_t s = begin; s <= t; ++s) {
       const UpdateStep<acc_t> step = p.step[s];
@@ -100,10 +100,10 @@ __device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, co
         }
       } else {
         for (int64_t group = 0; group < count; group += warps) {
-          if (group + warp < count) make_window(p, n, samples[group + warp], s, own.windows + warp * p.T);
+          if (group + warp < count) make_window(p, n, samples[group + warp], s, scratch.windows + warp * p.T);
           __syncthreads();
           for (int64_t k = group; k < count && k < group + warps; ++k) {
-            const acc_t* window = own.windows + (k - group) * p.T;
+            const acc_t* window = scratch.windows + (k - group) * p.T;
             const int64_t row = (slot + samples[k]) * layer.out;
             for_each_column(first, layer.out, [&](int j, int64_t m) {
               c.gradient[j] = fused_multiply_add(layer.delta[row + m], window[layer.age[row + m]], c.gradient[j]);

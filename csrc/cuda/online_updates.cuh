@@ -35,7 +35,7 @@ struct Columns {
 // Weights of neuron m of a later layer, by this step's error and traces.
 template <class acc_t>
 __device__ void update_neuron(const OnlineBatch<acc_t>& p, int l, int64_t m, int64_t t,
-                              const OnlineScratch<acc_t>& own) {
+                              const OnlineScratch<acc_t>& scratch) {
   const OnlineLayer<acc_t>& layer = p.layer[l];
   const UpdateStep<acc_t> step = p.step[t];
   const bool adam = p.optimizer == Optimizer::adam;
@@ -43,7 +43,7 @@ __device__ void update_neuron(const OnlineBatch<acc_t>& p, int l, int64_t m, int
     Columns<acc_t> c;
     SF_UNROLL for (int j = 0; j < kUpdateColumns; ++j) c.gradient[j] = acc_t(0);
     for_each_kept(
-        p.B, own.list, [&](int64_t b) { return layer.delta[b * layer.out + m] != acc_t(0); },
+        p.B, scratch.list, [&](int64_t b) { return layer.delta[b * layer.out + m] != acc_t(0); },
         [&](int64_t b) {
           const acc_t delta = layer.delta[b * layer.out + m];
           const int64_t row = p.trace == Trace::shared ? b : b * p.T + t - layer.age[b * layer.out + m];

@@ -8,7 +8,7 @@ namespace spikefuse::cuda {
 
 std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
   check_dims(x, "x", 2);
-  const OnDevice device(x);
+  const DeviceStreamGuard device(x);
   const int64_t R = x.size(0), N = x.size(1), W = words_for(N);
   Tensor words = torch::stable::new_empty(x, {R, W}, ScalarType::Int);
   Tensor counts = torch::stable::new_zeros(x, {2}, ScalarType::Long);
@@ -29,7 +29,7 @@ Tensor unpack_spikes(Tensor words, int64_t neurons, ScalarType dtype) {
   check_dims(words, "words", 2);
   check_dtype(words, "words", ScalarType::Int);
   STD_TORCH_CHECK(neurons >= 0, "spikefuse: expected neurons >= 0, got ", neurons);
-  const OnDevice device(words);
+  const DeviceStreamGuard device(words);
   const int64_t R = words.size(0);
   check_shape(words, "words", {R, words_for(neurons)});
   Tensor x = torch::stable::new_empty(words, {R, neurons}, dtype);

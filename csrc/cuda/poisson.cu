@@ -10,7 +10,7 @@ Tensor poisson_encode(Tensor rates, int64_t steps, int64_t seed, int64_t offset)
   check_dims(rates, "rates", 2);
   check_range(steps, int64_t(1) << 32, "steps");
   check_range(offset, int64_t(1) << 32, "offset");
-  const OnDevice device(rates);
+  const DeviceStreamGuard device(rates);
   const int64_t B = rates.size(0), N = rates.size(1), W = words_for(N);
   Tensor words = torch::stable::new_empty(rates, {steps, B, W}, ScalarType::Int);
   const Tensor rows = torch::stable::contiguous(rates);

@@ -8,20 +8,20 @@
 namespace spikefuse::cuda {
 
 template <class acc_t, int kCount>
-static void gather(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z, Choice choice,
-                   cudaStream_t stream) {
+static void gather(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z,
+                   DensitySwitch density, cudaStream_t stream) {
   const unsigned threads = gather_threads(M, kCount);
   const int64_t tasks = R * divide_up(M, int64_t(threads) * kCount);
   launch(gather_kernel<acc_t, kCount>, grid_for(tasks, 1), threads, list_shared_bytes(threads), stream, words, R, N,
-         weight, M, z, choice);
+         weight, M, z, density);
 }
 
 template <class Tile>
 static void multiply_on_tensor_cores(const uint32_t* words, int64_t R, int64_t N, const float* weight, int64_t M,
-                                     float* z, Choice choice, cudaStream_t stream) {
+                                     float* z, DensitySwitch density, cudaStream_t stream) {
   const int64_t tiles = divide_up(R, Tile::kRows) * divide_up(M, Tile::kColumns);
   launch(spike_mma_kernel<Tile>, grid_for(tiles, 1), Tile::kThreads, Tile::kSharedBytes, stream, words, R, N, weight, M,
-         z, choice);
+         z, density);
 }
 
 // z [R, M] = X [R, N] times weight [N, M]
@@ -31,26 +31,26 @@ static void multiply(const uint32_t* words, int64_t R, int64_t N, const Tensor& 
   if (R == 0 || M == 0) return;
   const acc_t* w = weight.const_data_ptr<acc_t>();
   acc_t* out = z.mutable_data_ptr<acc_t>();
-  Choice choice{nullptr, 0};
+  DensitySwitch density{nullptr, 0};
   Tensor spikes;
   if constexpr (std::is_same_v<acc_t, float>) {
     if (tensor_cores_may_pay(R, N)) {
       spikes = torch::stable::new_zeros(weight, {1}, ScalarType::Long);
       auto* count = reinterpret_cast<unsigned long long*>(spikes.mutable_data_ptr<int64_t>());
-      choice = {count, gathered_spikes(R, N)};
+      density = {count, gathered_spikes(R, N)};
       launch(count_spikes_kernel, grid_for(R * words_for(N), 8 * kThreads), kThreads,
              kThreads / 32 * sizeof(unsigned long long), stream, words, R * words_for(N), count);
       if (large_tiles(R, M))
-        multiply_on_tensor_cores<LargeTile>(words, R, N, w, M, out, choice, stream);
+        multiply_on_tensor_cores<LargeTile>(words, R, N, w, M, out, density, stream);
       else
-        multiply_on_tensor_cores<SmallTile>(words, R, N, w, M, out, choice, stream);
+        multiply_on_tensor_cores<SmallTile>(words, R, N, w, M, out, density, stream);
     }
   }
   constexpr int count = 16 / sizeof(acc_t);
   if (M % count == 0 && reinterpret_cast<uintptr_t>(w) % 16 == 0)
-    gather<acc_t, count>(words, R, N, w, M, out, choice, stream);
+    gather<acc_t, count>(words, R, N, w, M, out, density, stream);
   else
-    gather<acc_t, 1>(words, R, N, w, M, out, choice, stream);
+    gather<acc_t, 1>(words, R, N, w, M, out, density, stream);
 }
 
 static void multiply(const uint32_t* words, int64_t R, int64_t N, const Tensor& weight, int64_t M, Tensor& z,
@@ -64,7 +64,7 @@ static void multiply(const uint32_t* words, int64_t R, int64_t N, const Tensor& 
 Tensor spike_matmul(Tensor words, Tensor weight) {
   check_spike_matmul(words, weight);
   const int64_t R = words.size(0), N = weight.size(0), M = weight.size(1);
-  const OnDevice device(weight);
+  const DeviceStreamGuard device(weight);
   Tensor z = torch::stable::new_empty(weight, {R, M});
   const Tensor rows = torch::stable::contiguous(words), input_major = torch::stable::contiguous(weight);
   multiply(words_data(rows), R, N, input_major, M, z, device.stream());
@@ -74,7 +74,7 @@ Tensor spike_matmul(Tensor words, Tensor weight) {
 Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons) {
   check_spike_matmul_transposed(words, grad, neurons);
   const int64_t R = grad.size(0), M = grad.size(1);
-  const OnDevice device(grad);
+  const DeviceStreamGuard device(grad);
   Tensor out = torch::stable::new_empty(grad, {neurons, M});
   const Tensor rows = torch::stable::contiguous(words), grad_rows = torch::stable::contiguous(grad);
   Tensor transposed = torch::stable::new_empty(words, {neurons, words_for(R)});

@@ -3,21 +3,21 @@
 // spikes: the other one ends at once.
 #pragma once
 
-#include "listing.cuh"
+#include "compaction.cuh"
 
 namespace spikefuse::cuda {
 
 // The products that run where spikes are at most, or more than, `limit`; both without counting where `spikes` is null.
-struct Choice {
+struct DensitySwitch {
   const unsigned long long* spikes;
   unsigned long long limit;
 };
 
-__device__ __forceinline__ bool gathers(const Choice& choice) {
-  return !choice.spikes || *choice.spikes <= choice.limit;
+__device__ __forceinline__ bool use_gather(const DensitySwitch& density) {
+  return !density.spikes || *density.spikes <= density.limit;
 }
-__device__ __forceinline__ bool multiplies(const Choice& choice) {
-  return !choice.spikes || *choice.spikes > choice.limit;
+__device__ __forceinline__ bool use_tensor_cores(const DensitySwitch& density) {
+  return !density.spikes || *density.spikes > density.limit;
 }
 
 // Adds the number of set bits to *spikes: a sum of integers, the same in any order.
@@ -49,27 +49,28 @@ inline __global__ void transpose_words_kernel(const uint32_t* words, int64_t T, 
 // The sum of those rows of W that spike in a row of N neurons, in order: kCount columns of `stride`, from `rows` on; of
 // a thread that is not `inside` it is 0. All threads of the block call this, with the same neurons.
 template <int kCount, class acc_t>
-__device__ __forceinline__ Pack<acc_t, kCount> gather_rows(const uint32_t* words, int64_t N, const acc_t* rows,
-                                                           int64_t stride, bool inside, const SpikeList& list) {
+__device__ __forceinline__ AlignedVector<acc_t, kCount> gather_rows(const uint32_t* words, int64_t N, const acc_t* rows,
+                                                                    int64_t stride, bool inside,
+                                                                    const SpikeList& list) {
   constexpr int kAhead = 8;
   const int64_t W = words_for(N);
-  Pack<acc_t, kCount> sum;
+  AlignedVector<acc_t, kCount> sum;
   SF_UNROLL for (int i = 0; i < kCount; ++i) sum.x[i] = acc_t(0);
   for (int64_t first = 0; first < W; first += blockDim.x, rows += blockDim.x * kWordBits * stride) {
     const int64_t w = first + threadIdx.x;
     // padding bits that someone has set would lead beyond the weights
-    const uint32_t count = list_bits(w < W ? words[w] & neurons_of_word(w, N) : 0u, list);
+    const uint32_t count = compact_bits(w < W ? words[w] & neurons_of_word(w, N) : 0u, list);
     if (inside) {
       uint32_t k = 0;
       for (; k + kAhead <= count; k += kAhead) {
-        Pack<acc_t, kCount> row[kAhead];
-        SF_UNROLL for (int i = 0; i < kAhead; ++i) row[i] = load_pack<kCount>(rows + list.position[k + i] * stride);
+        AlignedVector<acc_t, kCount> row[kAhead];
+        SF_UNROLL for (int i = 0; i < kAhead; ++i) row[i] = load_vector<kCount>(rows + list.position[k + i] * stride);
         SF_UNROLL for (int i = 0; i < kAhead; ++i) {
           SF_UNROLL for (int j = 0; j < kCount; ++j) sum.x[j] += row[i].x[j];
         }
       }
       for (; k < count; ++k) {
-        const Pack<acc_t, kCount> row = load_pack<kCount>(rows + list.position[k] * stride);
+        const AlignedVector<acc_t, kCount> row = load_vector<kCount>(rows + list.position[k] * stride);
         SF_UNROLL for (int j = 0; j < kCount; ++j) sum.x[j] += row.x[j];
       }
     }
@@ -80,15 +81,16 @@ __device__ __forceinline__ Pack<acc_t, kCount> gather_rows(const uint32_t* words
 
 // A block makes kCount columns a thread of one row of z.
 template <class acc_t, int kCount>
-__global__ void __launch_bounds__(kThreads, 1) gather_kernel(const uint32_t* words, int64_t R, int64_t N,
-                                                             const acc_t* weight, int64_t M, acc_t* z, Choice choice) {
-  if (!gathers(choice)) return;
+__global__ void __launch_bounds__(kThreads, 1)
+    gather_kernel(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z,
+                  DensitySwitch density) {
+  if (!use_gather(density)) return;
   const int64_t columns = int64_t(blockDim.x) * kCount, slabs = (M + columns - 1) / columns;
   for (int64_t task = blockIdx.x; task < R * slabs; task += gridDim.x) {
     const int64_t r = task / slabs, m = task % slabs * columns + int64_t(threadIdx.x) * kCount;
-    const Pack<acc_t, kCount> sum =
+    const AlignedVector<acc_t, kCount> sum =
         gather_rows<kCount>(words + r * words_for(N), N, weight + m, M, m < M, shared_list());
-    if (m < M) store_pack(z + r * M + m, sum);
+    if (m < M) store_vector(z + r * M + m, sum);
   }
 }
 

@@ -62,21 +62,21 @@ __device__ __forceinline__ void multiply_tile(const uint32_t* words, int64_t N, 
   auto* memory = shared_memory<unsigned char>();
   const bool packed = M % 4 == 0 && reinterpret_cast<uintptr_t>(weight) % 16 == 0;
 
-  Pack<float, 4> moved[Tile::kMoves];
+  AlignedVector<float, 4> moved[Tile::kMoves];
   uint32_t moved_word = 0;
-  const int64_t own_row = threadIdx.x < unsigned(Tile::kRows) ? row_of(int(threadIdx.x)) : -1;
+  const int64_t loaded_row = threadIdx.x < unsigned(Tile::kRows) ? row_of(int(threadIdx.x)) : -1;
   const auto read = [&](int64_t w) {
     SF_UNROLL for (int i = 0; i < Tile::kMoves; ++i) {
       const int at = int(threadIdx.x) + i * int(Tile::kThreads);
       const int64_t n = w * kWordBits + at / Tile::kPacksPerRow, m = column + at % Tile::kPacksPerRow * 4;
       SF_UNROLL for (int j = 0; j < 4; ++j) moved[i].x[j] = 0.0f;
       if (n < N && packed && m < M) {
-        moved[i] = load_pack<4>(weight + n * M + m);
+        moved[i] = load_vector<4>(weight + n * M + m);
       } else if (n < N && !packed) {
         SF_UNROLL for (int j = 0; j < 4; ++j) if (m + j < M) moved[i].x[j] = weight[n * M + m + j];
       }
     }
-    moved_word = own_row >= 0 ? words[own_row * W + w] : 0u;
+    moved_word = loaded_row >= 0 ? words[loaded_row * W + w] : 0u;
   };
   const auto write = [&](int stage) {
     auto* terms = reinterpret_cast<uint16_t*>(memory + stage * Tile::kStageBytes);
@@ -84,13 +84,13 @@ __device__ __forceinline__ void multiply_tile(const uint32_t* words, int64_t N, 
       const int at = int(threadIdx.x) + i * int(Tile::kThreads);
       const int to = at / Tile::kPacksPerRow * Tile::kPitch + at % Tile::kPacksPerRow * 4;
       SF_UNROLL for (int term = 0; term < kTerms; ++term) {
-        Pack<uint32_t, 2> parts;
+        AlignedVector<uint32_t, 2> parts;
         SF_UNROLL for (int j = 0; j < 2; ++j) {
           float &low = moved[i].x[2 * j], &high = moved[i].x[2 * j + 1];
           parts.x[j] = pack_bf16(low, high);
           subtract_bf16(low, high, parts.x[j]);
         }
-        *reinterpret_cast<Pack<uint32_t, 2>*>(terms + term * Tile::kTermSize + to) = parts;
+        *reinterpret_cast<AlignedVector<uint32_t, 2>*>(terms + term * Tile::kTermSize + to) = parts;
       }
     }
     if (threadIdx.x < unsigned(Tile::kRows))
@@ -158,8 +158,8 @@ __device__ __forceinline__ void clear(Accumulator<Tile>& sum) {
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads)
     spike_mma_kernel(const uint32_t* words, int64_t R, int64_t N, const float* weight, int64_t M, float* z,
-                     Choice choice) {
-  if (!multiplies(choice)) return;
+                     DensitySwitch density) {
+  if (!use_tensor_cores(density)) return;
   const int64_t columns = (M + Tile::kColumns - 1) / Tile::kColumns, rows = (R + Tile::kRows - 1) / Tile::kRows;
   for (int64_t tile = blockIdx.x; tile < rows * columns; tile += gridDim.x) {
     // neighbouring blocks share their columns, and so the weights that they read

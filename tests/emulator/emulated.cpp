@@ -27,7 +27,7 @@ enum class Mistake : int64_t {
   shared_too_small,
   reads_past_the_end,
   one_block_misses_grid_barrier,
-  blocks_not_together,
+  not_cooperative,
 };
 
 __global__ void diverging_kernel(bool in_warp) {
@@ -58,11 +58,11 @@ Tensor meet_in_grid(Tensor like, int64_t blocks, int64_t mistake) {
   Tensor written = torch::stable::new_zeros(like, {count}), sums = torch::stable::new_zeros(like, {count});
   float *from = written.mutable_data_ptr<float>(), *to = sums.mutable_data_ptr<float>();
   const auto kind = static_cast<Mistake>(mistake);
-  if (kind == Mistake::blocks_not_together)
+  if (kind == Mistake::not_cooperative)
     launch(meeting_kernel, unsigned(blocks), 64, 0, nullptr, from, to, true, false);
   else
-    launch_together(meeting_kernel, unsigned(blocks), 64, 0, nullptr, from, to, kind != Mistake::no_barrier,
-                    kind == Mistake::one_block_misses_grid_barrier);
+    launch_cooperative(meeting_kernel, unsigned(blocks), 64, 0, nullptr, from, to, kind != Mistake::no_barrier,
+                       kind == Mistake::one_block_misses_grid_barrier);
   return sums;
 }
 
@@ -100,7 +100,7 @@ Tensor tensor_core_product(Tensor words, Tensor weight, bool large) {
     using Tile = decltype(tile);
     launch(spike_mma_kernel<Tile>, grid_for(divide_up(R, Tile::kRows) * divide_up(M, Tile::kColumns), 1),
            Tile::kThreads, Tile::kSharedBytes, nullptr, words_data(words), R, N, weight.const_data_ptr<float>(), M,
-           z.mutable_data_ptr<float>(), Choice{nullptr, 0});
+           z.mutable_data_ptr<float>(), DensitySwitch{nullptr, 0});
   };
   if (large)
     run(LargeTile{});

@@ -235,7 +235,7 @@ void Block::barrier() {
 }
 
 void Block::grid_barrier() {
-  if (!launch_.together) throw std::logic_error("a barrier of the grid in a launch whose blocks are not together");
+  if (!launch_.cooperative) throw std::logic_error("a barrier of the grid in a launch whose blocks are not together");
   at_grid_barrier_.push_back(current_);
   wait();
 }
@@ -312,7 +312,7 @@ static void run_one_by_one(const Launch& launch, const std::function<void()>& bo
   }
 }
 
-static void run_together(const Launch& launch, const std::function<void()>& body, uint64_t random) {
+static void run_cooperative(const Launch& launch, const std::function<void()>& body, uint64_t random) {
   std::vector<std::unique_ptr<Block>> blocks;
   for (unsigned i = 0; i < launch.blocks; ++i) {
     blocks.push_back(std::make_unique<Block>(launch, body));
@@ -372,7 +372,7 @@ void launch(const Launch& launch, const std::function<void()>& body) {
   launched.push_back(launch.kernel);
   gridDim = {launch.blocks, 1, 1};
   blockDim = {launch.threads, 1, 1};
-  (launch.together ? run_together : run_one_by_one)(launch, body, next_random(seed));
+  (launch.cooperative ? run_cooperative : run_one_by_one)(launch, body, next_random(seed));
 }
 
 }  // namespace emulator

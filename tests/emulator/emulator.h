@@ -27,7 +27,7 @@ struct Launch {
   const void* kernel = nullptr;
   unsigned blocks = 1, threads = 1;
   size_t shared_bytes = 0;
-  bool together = false;  // all blocks are there at once and may meet at grid_barrier
+  bool cooperative = false;  // all blocks are there at once and may meet at grid_barrier
 };
 
 // What the lanes of a warp exchange in one collective: up to this many bytes each.
@@ -84,9 +84,9 @@ inline void grid_barrier() { block().grid_barrier(); }
 
 // What each lane gave.
 template <class T>
-class Given {
+class LaneValues {
  public:
-  explicit Given(std::shared_ptr<const Meeting> meeting) : meeting_(std::move(meeting)) {}
+  explicit LaneValues(std::shared_ptr<const Meeting> meeting) : meeting_(std::move(meeting)) {}
   T operator[](int lane) const {
     T value;
     std::memcpy(&value, meeting_->bytes.data() + lane * kPayload, sizeof(T));
@@ -98,9 +98,9 @@ class Given {
 };
 
 template <class T>
-Given<T> exchange(unsigned mask, const char* what, T value) {
+LaneValues<T> exchange(unsigned mask, const char* what, T value) {
   static_assert(sizeof(T) <= kPayload);
-  return Given<T>(block().meet(mask, what, &value, sizeof(T)));
+  return LaneValues<T>(block().meet(mask, what, &value, sizeof(T)));
 }
 
 // The order in which fibres run, from the next launch on; the start value is the environment's SPIKEFUSE_EMULATOR_SEED.

@@ -24,17 +24,17 @@ __device__ __forceinline__ SpikeList shared_list() {
 
 // Lists the bits of all threads' words in their order, bit i of thread k as 32 k + i; returns how many there are. Ends
 // with a barrier; another is needed before the list is made anew.
-__device__ __forceinline__ uint32_t list_bits(uint32_t word, const SpikeList& list) {
+__device__ __forceinline__ uint32_t compact_bits(uint32_t word, const SpikeList& list) {
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  const uint32_t own = __popc(word);
-  uint32_t upto = own;
+  const uint32_t bits = __popc(word);
+  uint32_t upto = bits;
   SF_UNROLL for (int delta = 1; delta < 32; delta *= 2) {
     const uint32_t left = __shfl_up_sync(kAllLanes, upto, delta);
     if (lane >= unsigned(delta)) upto += left;
   }
   if (lane == 31) list.warp_counts[warp] = upto;
   __syncthreads();
-  uint32_t count = 0, at = upto - own;
+  uint32_t count = 0, at = upto - bits;
   for (unsigned i = 0; i < warps; ++i) {
     if (i < warp) at += list.warp_counts[i];
     count += list.warp_counts[i];
@@ -50,7 +50,7 @@ __device__ __forceinline__ void for_each_kept(int64_t count, const SpikeList& li
                                               const Each& each) {
   for (int64_t first = 0; first < count; first += blockDim.x) {
     const int64_t i = first + threadIdx.x;
-    const uint32_t kept = list_bits(i < count && keep(i) ? 1u : 0u, list);
+    const uint32_t kept = compact_bits(i < count && keep(i) ? 1u : 0u, list);
     for (uint32_t k = 0; k < kept; ++k) each(first + list.position[k] / kWordBits);
     __syncthreads();
   }
