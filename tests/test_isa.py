@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +22,8 @@ from spikefuse import LIFLinear, PackedSpikes, functional, ops
 
 ISOLATED = Callable[..., "subprocess.CompletedProcess[str]"]
 HERE = str(Path(__file__).parent)
+CSRC = Path(__file__).parent.parent / "csrc"
+CXX = shlex.split(os.environ.get("CXX", "c++"))
 
 
 def digest(*tensors: Tensor) -> str:
@@ -75,7 +82,7 @@ def test_every_instruction_set_gives_the_same_bits(isa: str, isolated: ISOLATED,
         "print(json.dumps([spikefuse.ops.cpu_instruction_set(), test_isa.digests()]))"
     )
     result = isolated(code, SPIKEFUSE_ISA=isa)
-    if "but this processor has no" in result.stderr:
+    if "but this processor has not all of" in result.stderr:
         pytest.skip(f"this processor has no {isa}")
     assert result.returncode == 0, result.stderr[-2000:]
     ran, theirs = json.loads(result.stdout)
@@ -97,6 +104,33 @@ for call in (lambda: functional.lif(torch.rand(20, 64, 1000), leak=0.1), ops.cpu
     result = isolated(code, SPIKEFUSE_ISA="sse2")
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.count("SPIKEFUSE_ISA must be default, avx2 or avx512, got sse2") == 2
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one instruction set")
+@pytest.mark.skipif(shutil.which(CXX[0]) is None, reason="needs a C++ compiler")
+def test_the_processor_is_asked_for_every_feature_compiled_for(tmp_path: Path) -> None:
+    def preprocess(source: str) -> str:
+        command = [*CXX, "-std=c++17", "-E", "-x", "c++", "-I", str(tmp_path), "-"]
+        done = subprocess.run(command, input=source, capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout
+
+    # torch's headers, which play no part, are left empty
+    (tmp_path / "torch/csrc/stable").mkdir(parents=True)
+    (tmp_path / "torch/csrc/stable/ops.h").touch()
+    (tmp_path / "kernels.inl").write_text("SF_ISA features of", encoding="utf-8")
+    header = f'#include "{CSRC}/cpu/isa.h"\n'
+    source = f'{header}#define SF_KERNELS "{tmp_path}/kernels.inl"\n#include "{CSRC}/cpu/foreach_isa.h"\n'
+    compiled = re.findall(r"target\(([^)]+)\).*?(\w+) features of", preprocess(source), re.DOTALL)
+    asked = preprocess(f"{header}SF_AVX2_FEATURES(&&, asks); SF_AVX512_FEATURES(&&, asks);").split(";")[-3:-1]
+    sets = {isa: set("".join(re.findall(r'"([^"]*)"', text)).split(",")) for text, isa in compiled}
+    sets["isa_avx512"].discard("prefer-vector-width=512")  # for GCC: no feature
+    assert sets == {
+        isa: set(re.findall(r'asks\("(\w+)"\)', text))
+        for isa, text in zip(("isa_avx2", "isa_avx512"), asked, strict=True)
+    }
+    detection = (CSRC / "cpu" / "isa.cpp").read_text(encoding="utf-8")
+    assert re.findall(r"(\w+)\(&&, __builtin_cpu_supports\)", detection) == ["SF_AVX2_FEATURES", "SF_AVX512_FEATURES"]
+    assert detection.count("__builtin_cpu_supports") == 2
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])

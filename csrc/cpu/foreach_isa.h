@@ -19,39 +19,37 @@
 
 #if defined(__x86_64__)
 
+#define SF_PRAGMA(...) _Pragma(#__VA_ARGS__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi,bmi2,popcnt"))), apply_to = function)
+#define SF_PUSH_TARGET(features, tuning) \
+  SF_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define SF_POP_TARGET _Pragma("clang attribute pop")
 #else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c,bmi,bmi2,popcnt")
+#define SF_PUSH_TARGET(features, tuning) _Pragma("GCC push_options") SF_PRAGMA(GCC target(features tuning))
+#define SF_POP_TARGET _Pragma("GCC pop_options")
 #endif
+
 #define SF_ISA isa_avx2
 #define SF_VECTOR_BYTES 32
 #define SF_ISA_PARITY
+SF_PUSH_TARGET(SF_FEATURE_NAMES(SF_AVX2_FEATURES), "")
 #include SF_KERNELS
+SF_POP_TARGET
 #undef SF_ISA
 #undef SF_VECTOR_BYTES
 #undef SF_ISA_PARITY
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push( \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,popcnt"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,popcnt,prefer-vector-width=512")
-#endif
+
 #define SF_ISA isa_avx512
 #define SF_VECTOR_BYTES 64
+SF_PUSH_TARGET(SF_FEATURE_NAMES(SF_AVX512_FEATURES), ",prefer-vector-width=512")
 #include SF_KERNELS
+SF_POP_TARGET
 #undef SF_ISA
 #undef SF_VECTOR_BYTES
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
 
+#undef SF_PRAGMA
+#undef SF_PUSH_TARGET
+#undef SF_POP_TARGET
 #endif
 
 #undef SF_KERNELS

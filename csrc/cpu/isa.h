@@ -1,10 +1,21 @@
-// Which instruction set this process runs: decided once, from what the processor has; SPIKEFUSE_ISA=default|avx2|avx512
+// Selects the instruction set of this process once, from the processor's features; SPIKEFUSE_ISA=default|avx2|avx512
 // forces a lower one.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 
 #include <cstdint>
+
+// The features of each instruction set: foreach_isa.h compiles for them, isa.cpp asks the processor for them.
+#define SF_AVX2_FEATURES(AND, FEATURE) \
+  FEATURE("avx2") AND FEATURE("fma") AND FEATURE("bmi") AND FEATURE("bmi2") AND FEATURE("popcnt")
+#define SF_AVX512_FEATURES(AND, FEATURE) \
+  FEATURE("avx512f")                     \
+  AND FEATURE("avx512bw") AND FEATURE("avx512dq") AND FEATURE("avx512vl") AND SF_AVX2_FEATURES(AND, FEATURE)
+
+// As one string, separated by commas.
+#define SF_FEATURE_NAME(name) name
+#define SF_FEATURE_NAMES(FEATURES) FEATURES(",", SF_FEATURE_NAME)
 
 namespace spikefuse::cpu {
 
