@@ -2,11 +2,11 @@
 #include "schemas.h"
 
 STABLE_TORCH_LIBRARY(spikefuse, m) {
-  spikefuse::define_ops(m);
+  SPIKEFUSE_DEFINE_OPS(m);
   m.def("cpu_instruction_set() -> str");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(spikefuse, CPU, m) { SPIKEFUSE_IMPLEMENT_OPS(m, spikefuse::cpu); }
+STABLE_TORCH_LIBRARY_IMPL(spikefuse, CPU, m) { SPIKEFUSE_IMPLEMENT_OPS(spikefuse::cpu); }
 
 STABLE_TORCH_LIBRARY_IMPL(spikefuse, CompositeExplicitAutograd, m) {
   m.impl("cpu_instruction_set", TORCH_BOX(&spikefuse::cpu::instruction_set));

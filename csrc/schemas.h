@@ -1,46 +1,38 @@
-// Every op's schema, for each library of ops that implements ops.h.
+// The list of ops, each with its schema: every library of ops is defined and implemented from it. An op is added here
+// and, as a prototype, in ops.h.
 #pragma once
 
 #include "ops.h"
 
-namespace spikefuse {
+// OP(context, name, schema)
+#define SPIKEFUSE_OPS(OP, context)                                                                                     \
+  OP(context, lif_forward,                                                                                             \
+     "(Tensor z, Tensor? state, Tensor decay, Tensor threshold, Tensor? target, int reset) "                           \
+     "-> (Tensor spikes, Tensor v, Tensor new_state, Tensor loss, Tensor mismatches)")                                 \
+  OP(context, lif_backward,                                                                                            \
+     "(Tensor? grad_spikes, Tensor? grad_v, Tensor? grad_state, Tensor? grad_loss, Tensor v, "                         \
+     "Tensor? state, Tensor decay, Tensor threshold, Tensor? target, ScalarType dtype, int reset, bool detach_reset, " \
+     "int surrogate, float slope, bool parameter_gradients) "                                                          \
+     "-> (Tensor grad_z, Tensor grad_initial_state, Tensor grad_decay, Tensor grad_threshold)")                        \
+  OP(context, pack_spikes, "(Tensor x) -> (Tensor words, Tensor spikes, Tensor not_spikes)")                           \
+  OP(context, unpack_spikes, "(Tensor words, int neurons, ScalarType dtype) -> Tensor")                                \
+  OP(context, poisson_encode, "(Tensor rates, int steps, int seed, int offset) -> Tensor")                             \
+  OP(context, lif_linear_forward,                                                                                      \
+     "(Tensor words, Tensor weight, Tensor? bias, Tensor? state, Tensor decay, Tensor threshold, "                     \
+     "int reset) -> (Tensor spikes, Tensor v, Tensor new_state)")                                                      \
+  OP(context, spike_matmul, "(Tensor words, Tensor weight) -> Tensor")                                                 \
+  OP(context, spike_matmul_transposed, "(Tensor words, Tensor grad, int neurons) -> Tensor")                           \
+  OP(context, online_step_,                                                                                            \
+     "(Tensor input, Tensor target, Tensor(a!)[] weights, float decay, float threshold, int trace, "                   \
+     "float trace_divisor, bool v_clamp, int surrogate, float slope, int optimizer, float lr, float beta1, "           \
+     "float beta2, float epsilon, float weight_decay, bool decoupled, Tensor(b!)? gathered=None, int exchange=0, "     \
+     "int rank=0) "                                                                                                    \
+     "-> (Tensor loss, Tensor mismatches, Tensor spike_counts)")
 
-template <class Library>
-void define_ops(Library& m) {
-  m.def(
-      "lif_forward(Tensor z, Tensor? state, Tensor decay, Tensor threshold, Tensor? target, int reset) "
-      "-> (Tensor spikes, Tensor v, Tensor new_state, Tensor loss, Tensor mismatches)");
-  m.def(
-      "lif_backward(Tensor? grad_spikes, Tensor? grad_v, Tensor? grad_state, Tensor? grad_loss, Tensor v, "
-      "Tensor? state, Tensor decay, Tensor threshold, Tensor? target, ScalarType dtype, int reset, bool detach_reset, "
-      "int surrogate, float slope, bool parameter_gradients) "
-      "-> (Tensor grad_z, Tensor grad_initial_state, Tensor grad_decay, Tensor grad_threshold)");
-  m.def("pack_spikes(Tensor x) -> (Tensor words, Tensor spikes, Tensor not_spikes)");
-  m.def("unpack_spikes(Tensor words, int neurons, ScalarType dtype) -> Tensor");
-  m.def("poisson_encode(Tensor rates, int steps, int seed, int offset) -> Tensor");
-  m.def(
-      "lif_linear_forward(Tensor words, Tensor weight, Tensor? bias, Tensor? state, Tensor decay, Tensor threshold, "
-      "int reset) -> (Tensor spikes, Tensor v, Tensor new_state)");
-  m.def("spike_matmul(Tensor words, Tensor weight) -> Tensor");
-  m.def("spike_matmul_transposed(Tensor words, Tensor grad, int neurons) -> Tensor");
-  m.def(
-      "online_step_(Tensor input, Tensor target, Tensor(a!)[] weights, float decay, float threshold, int trace, "
-      "float trace_divisor, bool v_clamp, int surrogate, float slope, int optimizer, float lr, float beta1, "
-      "float beta2, float epsilon, float weight_decay, bool decoupled, Tensor(b!)? gathered=None, int exchange=0, "
-      "int rank=0) "
-      "-> (Tensor loss, Tensor mismatches, Tensor spike_counts)");
-}
+#define SPIKEFUSE_DEFINE_OP(m, name, schema) m.def(#name schema);
+#define SPIKEFUSE_IMPLEMENT_OP(backend, name, schema) m.impl(#name, TORCH_BOX(&backend::name));
 
-}  // namespace spikefuse
-
-// For the block of a STABLE_TORCH_LIBRARY_IMPL: every op, implemented in the namespace `backend`.
-#define SPIKEFUSE_IMPLEMENT_OPS(m, backend)                                        \
-  m.impl("lif_forward", TORCH_BOX(&backend::lif_forward));                         \
-  m.impl("lif_backward", TORCH_BOX(&backend::lif_backward));                       \
-  m.impl("lif_linear_forward", TORCH_BOX(&backend::lif_linear_forward));           \
-  m.impl("pack_spikes", TORCH_BOX(&backend::pack_spikes));                         \
-  m.impl("unpack_spikes", TORCH_BOX(&backend::unpack_spikes));                     \
-  m.impl("poisson_encode", TORCH_BOX(&backend::poisson_encode));                   \
-  m.impl("spike_matmul", TORCH_BOX(&backend::spike_matmul));                       \
-  m.impl("spike_matmul_transposed", TORCH_BOX(&backend::spike_matmul_transposed)); \
-  m.impl("online_step_", TORCH_BOX(&backend::online_step_))
+// For the block of a STABLE_TORCH_LIBRARY whose library is `m`: defines every op.
+#define SPIKEFUSE_DEFINE_OPS(m) SPIKEFUSE_OPS(SPIKEFUSE_DEFINE_OP, m)
+// For the block of a STABLE_TORCH_LIBRARY_IMPL whose library is `m`: implements every op by the namespace `backend`.
+#define SPIKEFUSE_IMPLEMENT_OPS(backend) SPIKEFUSE_OPS(SPIKEFUSE_IMPLEMENT_OP, backend)

@@ -87,7 +87,7 @@ def build_into(folder: Path, sanitize: str) -> Path:
 def implemented_ops() -> list[str]:
     """The ops that have CUDA kernels."""
     text = (ROOT / "csrc" / "schemas.h").read_text(encoding="utf-8")
-    return re.findall(r'm\.impl\("(\w+)"', text)
+    return re.findall(r'OP\(context, (\w+),[\s\\]*"', text)
 
 
 def run(command: list[str]) -> None:

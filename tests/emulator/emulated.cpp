@@ -125,7 +125,7 @@ int64_t grid(std::string name, int64_t a, int64_t b) {
 }  // namespace spikefuse::cuda
 
 STABLE_TORCH_LIBRARY(spikefuse_emulated, m) {
-  spikefuse::define_ops(m);
+  SPIKEFUSE_DEFINE_OPS(m);
   m.def("reverse_blocks(Tensor x, int threads, int mistake) -> Tensor");
   m.def("meet_in_grid(Tensor like, int blocks, int mistake) -> Tensor");
   m.def("tensor_core_product(Tensor words, Tensor weight, bool large) -> Tensor");
@@ -135,7 +135,7 @@ STABLE_TORCH_LIBRARY(spikefuse_emulated, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(spikefuse_emulated, CPU, m) {
-  SPIKEFUSE_IMPLEMENT_OPS(m, spikefuse::cuda);
+  SPIKEFUSE_IMPLEMENT_OPS(spikefuse::cuda);
   m.impl("reverse_blocks", TORCH_BOX(&spikefuse::cuda::reverse_blocks));
   m.impl("meet_in_grid", TORCH_BOX(&spikefuse::cuda::meet_in_grid));
   m.impl("tensor_core_product", TORCH_BOX(&spikefuse::cuda::tensor_core_product));
