@@ -107,9 +107,7 @@ static void run_online(OnlineBatch<acc_t>& p, const Tensor& like, unsigned threa
   memory.place(bytes.mutable_data_ptr());
   take_all(p, blocks, threads, window_memory, zeros, memory);
 
-  const int64_t tiles = p.T * words_for(p.B) * words_for(p.layer[0].in);
-  launch(transpose_words_kernel, grid_for(tiles, kThreads / 32), kThreads, 0, stream, p.input, p.T, p.B, p.layer[0].in,
-         const_cast<uint32_t*>(p.by_input));
+  transpose_words(p.input, p.T, p.B, p.layer[0].in, const_cast<uint32_t*>(p.by_input), stream);
   const auto walk = [&](int64_t from, int64_t to) {
     launch_cooperative(online_kernel<acc_t>, blocks, threads, shared_bytes, stream, p, from, to);
   };

@@ -7,6 +7,37 @@
 
 namespace spikefuse::cuda {
 
+// Adds the number of set bits to *spikes: a sum of integers, the same in any order.
+__global__ void count_spikes_kernel(const uint32_t* words, int64_t count, unsigned long long* spikes) {
+  unsigned long long sum = 0;
+  for (int64_t i = global_thread(); i < count; i += all_threads()) sum += __popc(words[i]);
+  sum = block_sum(sum, shared_memory<unsigned long long>());
+  if (threadIdx.x == 0 && sum) atomicAdd(spikes, sum);
+}
+
+// X^T of each of T matrices X: words [T, R, W] -> [N, T, words of R]. A warp turns 32 rows of 32 bits.
+__global__ void transpose_words_kernel(const uint32_t* words, int64_t T, int64_t R, int64_t N, uint32_t* out) {
+  const int64_t W = words_for(N), groups = words_for(R), tiles = T * groups * W;
+  const int lane = threadIdx.x % 32;
+  // one column of words after the other within a group of rows: neighbouring warps read the same lines of memory
+  for (int64_t tile = global_thread() / 32; tile < tiles; tile += all_threads() / 32) {
+    const int64_t t = tile / W / groups, group = tile / W % groups, w = tile % W;
+    const int64_t r = group * kWordBits + lane, n = w * kWordBits + lane;
+    const uint32_t word = r < R ? words[(t * R + r) * W + w] : 0u;
+    uint32_t turned = 0;
+    SF_UNROLL for (int bit = 0; bit < kWordBits; ++bit) {
+      const uint32_t column = __ballot_sync(kAllLanes, word >> bit & 1u);
+      if (lane == bit) turned = column;
+    }
+    if (n < N) out[(n * T + t) * groups + group] = turned;
+  }
+}
+
+void transpose_words(const uint32_t* words, int64_t T, int64_t R, int64_t N, uint32_t* out, cudaStream_t stream) {
+  const int64_t tiles = T * words_for(R) * words_for(N);
+  launch(transpose_words_kernel, grid_for(tiles, kThreads / 32), kThreads, 0, stream, words, T, R, N, out);
+}
+
 template <class acc_t, int kCount>
 static void gather(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z,
                    DensitySwitch density, cudaStream_t stream) {
@@ -79,8 +110,7 @@ Tensor spike_matmul_transposed(Tensor words, Tensor grad, int64_t neurons) {
   const Tensor rows = torch::stable::contiguous(words), grad_rows = torch::stable::contiguous(grad);
   Tensor transposed = torch::stable::new_empty(words, {neurons, words_for(R)});
   if (transposed.numel() > 0)
-    launch(transpose_words_kernel, grid_for(words_for(R) * words_for(neurons), kThreads / 32), kThreads, 0,
-           device.stream(), words_data(rows), 1, R, neurons, mutable_words_data(transposed));
+    transpose_words(words_data(rows), 1, R, neurons, mutable_words_data(transposed), device.stream());
   multiply(words_data(transposed), neurons, R, grad_rows, M, out, device.stream());
   return out;
 }

@@ -20,31 +20,8 @@ __device__ __forceinline__ bool use_tensor_cores(const DensitySwitch& density) {
   return !density.spikes || *density.spikes > density.limit;
 }
 
-// Adds the number of set bits to *spikes: a sum of integers, the same in any order.
-inline __global__ void count_spikes_kernel(const uint32_t* words, int64_t count, unsigned long long* spikes) {
-  unsigned long long sum = 0;
-  for (int64_t i = global_thread(); i < count; i += all_threads()) sum += __popc(words[i]);
-  sum = block_sum(sum, shared_memory<unsigned long long>());
-  if (threadIdx.x == 0 && sum) atomicAdd(spikes, sum);
-}
-
-// X^T of each of T matrices X: words [T, R, W] -> [N, T, words of R]. A warp turns 32 rows of 32 bits.
-inline __global__ void transpose_words_kernel(const uint32_t* words, int64_t T, int64_t R, int64_t N, uint32_t* out) {
-  const int64_t W = words_for(N), groups = words_for(R), tiles = T * groups * W;
-  const int lane = threadIdx.x % 32;
-  // one column of words after the other within a group of rows: neighbouring warps read the same lines of memory
-  for (int64_t tile = global_thread() / 32; tile < tiles; tile += all_threads() / 32) {
-    const int64_t t = tile / W / groups, group = tile / W % groups, w = tile % W;
-    const int64_t r = group * kWordBits + lane, n = w * kWordBits + lane;
-    const uint32_t word = r < R ? words[(t * R + r) * W + w] : 0u;
-    uint32_t turned = 0;
-    SF_UNROLL for (int bit = 0; bit < kWordBits; ++bit) {
-      const uint32_t column = __ballot_sync(kAllLanes, word >> bit & 1u);
-      if (lane == bit) turned = column;
-    }
-    if (n < N) out[(n * T + t) * groups + group] = turned;
-  }
-}
+// X^T [N, T, words of R] of T matrices X, words [T, R, words of N].
+void transpose_words(const uint32_t* words, int64_t T, int64_t R, int64_t N, uint32_t* out, cudaStream_t stream);
 
 // The sum of those rows of W that spike in a row of N neurons, in order: kCount columns of `stride`, from `rows` on; of
 // a thread that is not `inside` it is 0. All threads of the block call this, with the same neurons.
