@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ranks
 import torch
 import torch.distributed as dist
@@ -74,9 +75,10 @@ def learn_online_few() -> list[tuple[Any, ...]]:
 
 
 def learn_online_emulated() -> list[tuple[Any, ...]]:
-    """By the CUDA kernels on their emulator, in a process of a rank's own."""
-    ops.online_step_ = conftest.emulated_backend().ops["online_step_"]  # type: ignore[assignment]
-    return learn_online_few()
+    """By the CUDA kernels on their emulator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "online_step_", conftest.emulated_backend().ops["online_step_"])
+        return learn_online_few()
 
 
 LAYER_CASES: list[dict[str, Any]] = [
@@ -353,6 +355,7 @@ def threads_left(folder: str) -> dict[str, int]:
         distributed.shutdown()
         left[name] = gloo_threads_left()
         del in_use
+    gc.enable()
     return left
 
 
@@ -369,6 +372,7 @@ def end_a_part() -> list[int]:
         distributed.shutdown(part)
     del part
     dist.barrier()
+    gc.enable()
     return [distributed.place()[1], before, during, gloo_threads_left(before)]
 
 

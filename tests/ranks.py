@@ -5,7 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import signal
+import time
+import traceback
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,69 @@ def _rank(
         distributed.shutdown(wait=orderly)
 
 
+def _serve(tasks: Connection) -> None:
+    """Takes part in one group after another, until there is no more."""
+    for task in iter(tasks.recv, None):
+        try:
+            _rank(*task)
+            tasks.send("")
+        except BaseException:
+            tasks.send(traceback.format_exc())
+
+
+class Ranks:
+    """Processes that are ranks of one group after another: importing torch takes longer than most tests."""
+
+    def __init__(self) -> None:
+        self._ranks: list[tuple[BaseProcess, Connection]] = []
+
+    def launch(
+        self, ranks: int, folder: Path, run: Callable[..., Any], *arguments: Any, timeout: float = 60
+    ) -> list[Any]:
+        """What each rank's ``run(*arguments)`` returned; ``run`` is at the top of an importable module."""
+        folder.mkdir(parents=True, exist_ok=True)
+        context = mp.get_context("spawn")
+        while len(self._ranks) < ranks:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,))
+            process.start()
+            theirs.close()  # so that ours ends with the process
+            self._ranks.append((process, ours))
+        used = self._ranks[:ranks]
+        for rank, (_, tasks) in enumerate(used):
+            tasks.send((rank, ranks, str(folder), timeout, True, run, arguments))
+        deadline, errors = time.monotonic() + 120, []
+        try:
+            for rank, (process, tasks) in enumerate(used):
+                assert tasks.poll(max(0.0, deadline - time.monotonic())), f"rank {rank} still runs after 120 s"
+                try:
+                    error = tasks.recv()
+                except EOFError:
+                    process.join(10)
+                    error = f"ended with {process.exitcode}"
+                errors += [f"rank {rank} of {ranks}: {error}"] if error else []
+            assert not errors, "\n".join(errors)
+        except BaseException:
+            self.kill()
+            raise
+        return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
+
+    def end(self) -> list[int | None]:
+        """Exit codes of all processes."""
+        for _, tasks in self._ranks:
+            tasks.send(None)
+        for process, _ in self._ranks:
+            process.join(60)
+        codes = [process.exitcode for process, _ in self._ranks]
+        self.kill()
+        return codes
+
+    def kill(self) -> None:
+        for process, _ in self._ranks:
+            process.kill()
+        self._ranks.clear()
+
+
 def join(rank: int, ranks: int, store: str, timeout: float = 60) -> None:
     """Makes a process group with the other ranks that name this file, which is new."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -43,26 +110,6 @@ def join(rank: int, ranks: int, store: str, timeout: float = 60) -> None:
         world_size=ranks,
         timeout=datetime.timedelta(seconds=timeout),
     )
-
-
-def launch(ranks: int, folder: Path, run: Callable[..., Any], *arguments: Any, timeout: float = 60) -> list[Any]:
-    """What each rank's ``run(*arguments)`` returned; ``run`` is at the top of an importable module."""
-    folder.mkdir(parents=True, exist_ok=True)
-    processes = mp.spawn(_rank, (ranks, str(folder), timeout, True, run, arguments), nprocs=ranks, join=False)
-    finish(processes)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
-
-
-def finish(processes: Any, seconds: float = 120) -> None:
-    """Waits for processes of mp.spawn, and kills those that do not end."""
-    deadline = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
-    try:
-        while not processes.join(timeout=1):
-            assert datetime.datetime.now() < deadline, f"ranks still run after {seconds} s"
-    finally:
-        for process in processes.processes:
-            if process.is_alive():
-                process.kill()
 
 
 def spawn_surviving(

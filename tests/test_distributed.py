@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import distributed_workers as workers
 import pytest
 import torch
 import torch.distributed as dist
 from permissions import forbidden
-from ranks import launch, spawn_surviving
+from ranks import Ranks, spawn_surviving
 from torch import Tensor
 
 from conftest import BACKENDS
@@ -26,6 +27,17 @@ from spikefuse.distributed import ranks as ranks_module
 from spikefuse.packed import words_for
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="no gloo")
+
+
+Launch = Callable[..., list[Any]]
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    """Runs a function in several processes, which the module's tests share."""
+    ranks = Ranks()
+    yield ranks.launch
+    assert not any(ranks.end()), "a rank that has done its work ended with an error"
 
 
 def assert_same(ours: Sequence[object], theirs: Sequence[object]) -> None:
@@ -53,7 +65,9 @@ class TestSlices:
 
 class TestOnlineLearning:
     @pytest.mark.parametrize("ranks", [2, 3])
-    def test_weights_loss_and_spikes_are_those_of_one_process_bit_for_bit(self, ranks: int, tmp_path: Path) -> None:
+    def test_weights_loss_and_spikes_are_those_of_one_process_bit_for_bit(
+        self, launch: Launch, ranks: int, tmp_path: Path
+    ) -> None:
         alone = workers.learn_online_all()
         for several in launch(ranks, tmp_path, workers.learn_online_all):
             for ours, theirs in zip(several, alone, strict=True):
@@ -65,7 +79,7 @@ class TestOnlineLearning:
     @pytest.mark.parametrize("ranks", [2, 3])
     @pytest.mark.skipif("emulated" not in BACKENDS, reason="SPIKEFUSE_EMULATED=0")
     def test_on_emulated_cuda_ranks_learn_what_one_learns(
-        self, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, launch: Launch, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         several = launch(ranks, tmp_path, workers.learn_online_emulated)
         monkeypatch.setattr(ops, "online_step_", BACKENDS["emulated"].ops["online_step_"])
@@ -190,7 +204,7 @@ class TestLayers:
                 grad.square().sum().backward()
 
     @pytest.mark.parametrize("ranks", [2, 3])
-    def test_train_as_on_one_rank(self, ranks: int, tmp_path: Path) -> None:
+    def test_train_as_on_one_rank(self, launch: Launch, ranks: int, tmp_path: Path) -> None:
         """Forward bit for bit; gradients are sums over neurons in another order, rounded at most once more a rank."""
         alone = workers.train_layers_all()
         for several in launch(ranks, tmp_path, workers.train_layers_all):
@@ -215,7 +229,7 @@ class TestLayers:
             assert_same(list(layer.parameters()), list(plain.parameters()))
 
     @pytest.mark.parametrize("way", ["ddp", "fully_shard"])
-    def test_data_parallel_gradients_are_those_of_one_process(self, way: str, tmp_path: Path) -> None:
+    def test_data_parallel_gradients_are_those_of_one_process(self, launch: Launch, way: str, tmp_path: Path) -> None:
         alone = workers.train_data_parallel("alone")
         for several in launch(2, tmp_path, workers.train_data_parallel, way):
             assert several.keys() == alone.keys()
@@ -240,7 +254,9 @@ class TestLayers:
 
 class TestCheckpoints:
     @pytest.mark.parametrize(("written_by", "read_by"), [(2, 1), (2, 3), (1, 2)])
-    def test_load_into_another_number_of_ranks(self, written_by: int, read_by: int, tmp_path: Path) -> None:
+    def test_load_into_another_number_of_ranks(
+        self, launch: Launch, written_by: int, read_by: int, tmp_path: Path
+    ) -> None:
         expected = [{name: t.clone() for name, t in state.items()} for _, state in workers.checkpoint_states()]
         folder = str(tmp_path / "run")
         if written_by == 1:
@@ -388,7 +404,7 @@ def undisturbed() -> list[Tensor]:
 class TestLostRanks:
     @pytest.mark.parametrize(("failure", "ranks"), [("killed", 3), ("killed while writing", 2), ("stopped", 2)])
     def test_others_stop_soon_and_training_resumes(
-        self, failure: str, ranks: int, undisturbed: list[Tensor], tmp_path: Path
+        self, launch: Launch, failure: str, ranks: int, undisturbed: list[Tensor], tmp_path: Path
     ) -> None:
         folder, timeout = str(tmp_path / "run"), 4 if failure == "stopped" else 60
         run = workers.train_with_checkpoints
@@ -406,7 +422,9 @@ class TestLostRanks:
             assert not message and begin == 6
             assert_same(weights, undisturbed)
 
-    def test_a_batch_that_one_rank_refuses_or_that_differs_stops_all_and_changes_nothing(self, tmp_path: Path) -> None:
+    def test_a_batch_that_one_rank_refuses_or_that_differs_stops_all_and_changes_nothing(
+        self, launch: Launch, tmp_path: Path
+    ) -> None:
         own, peer = launch(2, tmp_path, workers.refuse_batches)
         assert "rank 1 refused its batch" in own[0] and "PeerError" in own[0]
         assert peer[0] == "ValueError: online_step_: expected finite weights, got NaN or infinity"
@@ -417,13 +435,13 @@ class TestLostRanks:
             assert messages[5:7] == ["True", "learned"]
             assert "FloatingPointError" in messages[7]
 
-    def test_an_interrupt_inside_the_exchange_comes_out(self, tmp_path: Path) -> None:
+    def test_an_interrupt_inside_the_exchange_comes_out(self, launch: Launch, tmp_path: Path) -> None:
         assert launch(2, tmp_path, workers.interrupt) == [["interrupted", "learned"]] * 2
 
 
 @pytest.mark.serial
 class TestShutdown:
-    def test_leaves_no_thread_whatever_the_group_was_used_for(self, tmp_path: Path) -> None:
+    def test_leaves_no_thread_whatever_the_group_was_used_for(self, launch: Launch, tmp_path: Path) -> None:
         for left in launch(2, tmp_path, workers.threads_left, str(tmp_path)):
             assert len(left) == 6
             assert not any(left.values()), left
@@ -444,7 +462,7 @@ class TestShutdown:
         )
         assert result.stdout == "0\n"
 
-    def test_of_one_group_leaves_the_others_and_none_of_its_threads(self, tmp_path: Path) -> None:
+    def test_of_one_group_leaves_the_others_and_none_of_its_threads(self, launch: Launch, tmp_path: Path) -> None:
         for ranks, before, during, after in launch(2, tmp_path, workers.end_a_part):
             assert ranks == 2
             assert 0 < before == after < during
