@@ -105,7 +105,7 @@ def largest_difference(
     """Of the weights after one step of one batch: both sides compute the same thing."""
     # torch's fused Adam takes weights and gradients of other strides element by element as they lie in memory
     ours, theirs = [w.clone() for w in weights], [w.contiguous().clone().requires_grad_() for w in weights]
-    online.online_step_(ours, x[:1], y[:1], rule)
+    online.online_batch_(ours, x[:1], y[:1], rule)
     with torch.no_grad():
         baseline(theirs, x[:1].unpack(), y[:1].unpack(), rule)
     return max(float((a - b.detach()).abs().max()) for a, b in zip(ours, theirs, strict=True))
@@ -151,7 +151,7 @@ def measure(trace: str, arguments: argparse.Namespace, machine: dict) -> dict:
 
     def run_ours() -> None:
         for x, y in zip(inputs, targets, strict=True):
-            online.online_step_(weights, x, y, rule)
+            online.online_batch_(weights, x, y, rule)
 
     def runner(baseline: Baseline, batches: int) -> Callable[[], None]:
         parameters = [w.contiguous().requires_grad_() for w in make_weights(shape, features, device)]

@@ -70,7 +70,7 @@ def online_case(trace: str, point: Point) -> Callable[[], object]:
     weights = [((torch.rand(sizes, generator=generator) * 2 - 1) * bound).t() for _ in range(2)]
     x, y = spikes(point, 0), spikes(point, 1)
     rule = OnlineRule(trace=trace, lr=1e-6)  # small: the firing rates, and so the work, stay the same
-    return lambda: online.online_step_(weights, x, y, rule)
+    return lambda: online.online_batch_(weights, x, y, rule)
 
 
 CASES: dict[str, Callable[[Point], Callable[[], object]]] = {

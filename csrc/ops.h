@@ -54,7 +54,7 @@ using ExchangeSpikes = int32_t (*)(int64_t step);
   /* -> loss [] fp64 summed over samples, mismatches [] int64, spike counts [B, sum of out] int32 */                   \
   /* Of several ranks, each has its slice of the first layer's neurons in weights[0], and exchange is the address */   \
   /* of an ExchangeSpikes. gathered [ranks, words of the longest slice, B] int32 is what it exchanges. */              \
-  std::tuple<Tensor, Tensor, Tensor> online_step_(                                                                     \
+  std::tuple<Tensor, Tensor, Tensor> online_batch_(                                                                    \
       Tensor input, Tensor target, std::vector<Tensor> weights, double decay, double threshold, int64_t trace,         \
       double trace_divisor, bool v_clamp, int64_t surrogate, double slope, int64_t optimizer, double lr, double beta1, \
       double beta2, double epsilon, double weight_decay, bool decoupled, std::optional<Tensor> gathered,               \

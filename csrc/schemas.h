@@ -22,7 +22,7 @@
      "int reset) -> (Tensor spikes, Tensor v, Tensor new_state)")                                                      \
   OP(context, spike_matmul, "(Tensor words, Tensor weight) -> Tensor")                                                 \
   OP(context, spike_matmul_transposed, "(Tensor words, Tensor grad, int neurons) -> Tensor")                           \
-  OP(context, online_step_,                                                                                            \
+  OP(context, online_batch_,                                                                                           \
      "(Tensor input, Tensor target, Tensor(a!)[] weights, float decay, float threshold, int trace, "                   \
      "float trace_divisor, bool v_clamp, int surrogate, float slope, int optimizer, float lr, float beta1, "           \
      "float beta2, float epsilon, float weight_decay, bool decoupled, Tensor(b!)? gathered=None, int exchange=0, "     \

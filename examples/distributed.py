@@ -43,7 +43,7 @@ def by_the_online_rule() -> Learner:
     whole = (torch.rand(HIDDEN, INPUTS) - 0.4) * 0.2, (torch.rand(OUTPUTS, HIDDEN) - 0.5) * 0.2
     weights = distributed.shard(whole)
     rule = OnlineRule(trace="gated", lr=5e-4)
-    return lambda x, y: distributed.online_step_(weights, x, y, rule).loss, checkpoint.online_state(weights)
+    return lambda x, y: distributed.online_batch_(weights, x, y, rule).loss, checkpoint.online_state(weights)
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     gpus = torch.cuda.device_count()  # the timeout is when the others notice a process that hangs
     dist.init_process_group("nccl" if gpus else "gloo", timeout=datetime.timedelta(minutes=1))
-    rank, ranks = distributed.place()
+    rank, ranks = distributed.rank_and_size()
     if gpus:
         torch.cuda.set_device(rank % gpus)
         torch.set_default_device("cuda")

@@ -2,7 +2,7 @@
 
     python examples/online_completion.py
 
-`online_step_` takes any number of fully connected layers, any input spikes and any target spikes. Weights change at
+`online_batch_` takes any number of fully connected layers, any input spikes and any target spikes. Weights change at
 every time step; nothing is stored for a backward pass.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
             # One seed and offset: where a pixel is visible, its input spikes are its target's.
             shown = poisson_encode(images[chosen] * mask, STEPS, seed=0, offset=batch)
             whole = poisson_encode(images[chosen], STEPS, seed=0, offset=batch)
-            stats = online.online_step_(weights, shown, whole, rule)
+            stats = online.online_batch_(weights, shown, whole, rule)
             batch += 1
         print(f"epoch {epoch + 1}: loss {stats.loss:.1f}, output rate {stats.firing_rates[-1]:.1%}")
 

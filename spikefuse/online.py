@@ -1,6 +1,6 @@
 """Online learning: weights change at every time step (Roy, Panda & Roy 2019).
 
-One call of :func:`online_step_` takes a batch through all T time steps; each step goes forward with the weights that
+One call of :func:`online_batch_` takes a batch through all T time steps; each step goes forward with the weights that
 the step before left, forms the masked error, and updates every layer from traces. A trace per synapse,
 ``[B, out, in]``, is never stored: the gated one is a sum over the window since the neuron's last spike, and a neuron's
 whole trace state is the age of that spike.
@@ -21,8 +21,11 @@ import torch
 from torch import Tensor
 
 from spikefuse import functional, ops
+from spikefuse._renamed import renamed
 from spikefuse.packed import PackedSpikes
 from spikefuse.surrogate import surrogate_id
+
+__getattr__ = renamed(__name__, online_step_="online_batch_")
 
 TRACES: Final[dict[str, int]] = {"shared": 0, "gated": 1}
 """The two readings of the trace; the numbers are ``enum class Trace``'s."""
@@ -146,7 +149,7 @@ class OnlineStats:
         return [float(c.sum()) / max(c.numel() * self.steps, 1) for c in self.spike_counts]
 
 
-def online_step_(
+def online_batch_(
     weights: Sequence[Tensor], inputs: PackedSpikes | Tensor, targets: PackedSpikes | Tensor, rule: OnlineRule
 ) -> OnlineStats:
     """Learns from one batch, updating ``weights`` in place at each of its T time steps; one compiled call.
@@ -174,7 +177,7 @@ def online_step_(
         >>> from spikefuse import online
         >>> weights = [torch.rand(4, 8) - 0.3, torch.rand(8, 4) - 0.3]
         >>> spikes = (torch.rand(15, 2, 8) < 0.5).float()
-        >>> stats = online.online_step_(weights, spikes, spikes, online.OnlineRule())
+        >>> stats = online.online_batch_(weights, spikes, spikes, online.OnlineRule())
         >>> [c.shape for c in stats.spike_counts]
         [torch.Size([2, 4]), torch.Size([2, 8])]
     """
@@ -198,26 +201,26 @@ def check_batch(
     targets: PackedSpikes | Tensor,
     neurons: int | None = None,
 ) -> tuple[PackedSpikes, PackedSpikes]:
-    """The inputs and targets of :func:`online_step_`, packed, when all arguments fit.
+    """The inputs and targets of :func:`online_batch_`, packed, when all arguments fit.
 
     Args:
-        weights, inputs, targets: as in :func:`online_step_`.
+        weights, inputs, targets: as in :func:`online_batch_`.
         neurons: of the first layer, where ``weights[0]`` has only a slice of them.
 
     Raises:
-        TypeError, ValueError: as :func:`online_step_`.
+        TypeError, ValueError: as :func:`online_batch_`.
     """
     inputs, targets = _as_packed("inputs", inputs), _as_packed("targets", targets)
-    _check_weights("online_step_", weights, inputs, neurons)
+    _check_weights("online_batch_", weights, inputs, neurons)
     expected = [*inputs.shape[:2], weights[-1].shape[0]]
     if list(targets.shape) != expected:
-        raise ValueError(f"online_step_: expected targets of shape {expected}, got {list(targets.shape)}")
+        raise ValueError(f"online_batch_: expected targets of shape {expected}, got {list(targets.shape)}")
     if targets.device != inputs.device:
-        raise ValueError(f"online_step_: expected targets on {inputs.device}, got them on {targets.device}")
+        raise ValueError(f"online_batch_: expected targets on {inputs.device}, got them on {targets.device}")
     _check_memory(weights)
     if not bool(_all_finite(weights)):
-        raise ValueError("online_step_: expected finite weights, got NaN or infinity")
-    ops.check_backend(inputs.words, "online_step_")
+        raise ValueError("online_batch_: expected finite weights, got NaN or infinity")
+    ops.check_backend(inputs.words, "online_batch_")
     return inputs, targets
 
 
@@ -228,7 +231,7 @@ def learn(
     rule: OnlineRule,
     exchange: Exchange | None = None,
 ) -> OnlineStats:
-    """:func:`online_step_` with arguments that :func:`check_batch` has passed.
+    """:func:`online_batch_` with arguments that :func:`check_batch` has passed.
 
     Raises:
         FloatingPointError: the update left weights that are not finite.
@@ -237,7 +240,7 @@ def learn(
     with torch.no_grad():
         # The dispatcher does not count this op's changes; autograd must notice them, also where the op fails half-way.
         torch.autograd.graph.increment_version(w for w in weights if not w.is_inference())
-        loss, open_errors, counts = ops.online_step_(
+        loss, mismatches, counts = ops.online_batch_(
             inputs.words,
             targets.words,
             [w.detach() for w in weights],
@@ -257,15 +260,15 @@ def learn(
             *(exchange or (None, 0, 0)),
         )
     # One tensor, so that a GPU is waited for once.
-    known = torch.stack([loss, open_errors.double(), _all_finite(weights).double()])
-    total_loss, total_open_errors, finite = known.tolist()
+    known = torch.stack([loss, mismatches.double(), _all_finite(weights).double()])
+    total_loss, total_mismatches, finite = known.tolist()
     if not finite:
-        raise FloatingPointError(f"online_step_: the weights became NaN or infinite at lr = {rule.lr}")
+        raise FloatingPointError(f"online_batch_: the weights became NaN or infinite at lr = {rule.lr}")
     samples, elements = inputs.shape[1], targets.shape.numel()
     return OnlineStats(
         loss=total_loss / max(samples, 1),
         spike_counts=list(counts.split([*(w.shape[1] for w in weights[1:]), weights[-1].shape[0]], dim=1)),
-        error_zeros=1 - total_open_errors / elements if elements else 1.0,
+        error_zeros=1 - total_mismatches / elements if elements else 1.0,
         steps=inputs.shape[0],
     )
 
@@ -276,10 +279,10 @@ def forward(weights: Sequence[Tensor], inputs: PackedSpikes | Tensor, rule: Onli
     Clamping v changes no spike, so both readings of the rule share this.
 
     Args:
-        weights, inputs, rule: as in :func:`online_step_`.
+        weights, inputs, rule: as in :func:`online_batch_`.
 
     Raises:
-        TypeError, ValueError: as :func:`online_step_`.
+        TypeError, ValueError: as :func:`online_batch_`.
 
     Example:
         >>> import torch
@@ -329,13 +332,13 @@ def _check_memory(weights: Sequence[Tensor]) -> None:
     for i, w in enumerate(weights):
         if _repeats_an_element(w):
             raise ValueError(
-                f"online_step_: expected weights[{i}] with memory of its own for each element, got shape "
+                f"online_batch_: expected weights[{i}] with memory of its own for each element, got shape "
                 f"{list(w.shape)} with strides {w.stride()}; clone() gives it that"
             )
         for j, other in enumerate(weights[:i]):
             if _share_memory(other, w):
                 raise ValueError(
-                    f"online_step_: expected weights that share no memory, got weights[{j}] and weights[{i}] that do; "
+                    f"online_batch_: expected weights that share no memory, got weights[{j}] and weights[{i}] that do; "
                     "tied weights cannot be learned online, clone() unties them"
                 )
 

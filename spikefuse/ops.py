@@ -97,7 +97,7 @@ def cpu_instruction_set() -> str:
 def lif_forward(
     z: Tensor, state: Tensor | None, decay: Tensor, threshold: Tensor, target: Tensor | None, reset: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Runs all T steps of a LIF layer: spikes, v, state, loss, open errors."""
+    """Runs all T steps of a LIF layer: spikes, v, state, loss, mismatches."""
     acc = accumulate_dtype(z.dtype)
     return (
         z.new_empty(z.shape),
@@ -188,7 +188,7 @@ def lif_linear_forward(
 
 
 @_op
-def online_step_(
+def online_batch_(
     input: Tensor,
     target: Tensor,
     weights: Sequence[Tensor],
@@ -210,7 +210,7 @@ def online_step_(
     exchange: int = 0,
     rank: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Learns from one batch, weights changed in place: summed loss, open errors, spike counts."""
+    """Learns from one batch, weights changed in place: summed loss, mismatches, spike counts."""
     # weights[0] may be one rank's slice; the layer above knows all of its neurons
     neurons = sum(w.shape[1] for w in weights[1:]) + weights[-1].shape[0]
     return (

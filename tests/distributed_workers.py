@@ -48,13 +48,13 @@ def online_problem(
 
 def learn_online(sizes: tuple[int, ...], dtype: torch.dtype, rule: OnlineRule) -> tuple[Any, ...]:
     """Three batches, alone or as one rank of several."""
-    alone = distributed.place()[1] == 1
+    alone = distributed.rank_and_size()[1] == 1
     weights = online_problem(sizes, dtype)[0]
     weights = [w.clone() for w in weights] if alone else distributed.shard(weights)
     learned: list[Any] = []
     for batch in range(3):
         _, x, y = online_problem(sizes, dtype, seed=batch)
-        stats = (online if alone else distributed).online_step_(weights, x, y, rule)
+        stats = (online if alone else distributed).online_batch_(weights, x, y, rule)
         learned += [stats.loss, stats.error_zeros, *stats.spike_counts]
     held = (online if alone else distributed).forward(weights, x, rule)
     whole = weights if alone else distributed.gather(weights)
@@ -77,7 +77,7 @@ def learn_online_few() -> list[tuple[Any, ...]]:
 def learn_online_emulated() -> list[tuple[Any, ...]]:
     """By the CUDA kernels on their emulator."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ops, "online_step_", conftest.emulated_backend().ops["online_step_"])
+        patch.setattr(ops, "online_batch_", conftest.emulated_backend().ops["online_batch_"])
         return learn_online_few()
 
 
@@ -101,7 +101,7 @@ def layer_settings(case: dict[str, Any], neurons: int) -> dict[str, Any]:
 
 def train_layers(case: dict[str, Any]) -> dict[str, Tensor]:
     """Two steps of SGD through two parallel layers, one that all ranks compute, and a parallel output layer."""
-    kind: Any = LIFLinear if distributed.place()[1] == 1 else distributed.NeuronParallelLIFLinear
+    kind: Any = LIFLinear if distributed.rank_and_size()[1] == 1 else distributed.NeuronParallelLIFLinear
     sizes = (50, 70, 45, 33, 20)
     torch.manual_seed(5)
     layers = [
@@ -128,7 +128,7 @@ def train_layers(case: dict[str, Any]) -> dict[str, Tensor]:
         assert x.grad is not None
         results[f"{step} input grad"] = x.grad.clone()
         results[f"{step} loss"], results[f"{step} output"] = out.loss.detach(), out.spikes
-        results[f"{step} open"] = out.open_errors
+        results[f"{step} open"] = out.mismatches
         for i, layer in enumerate(layers):
             for name, parameter in layer.named_parameters():
                 for kind_of, value in (("value", parameter.detach()), ("grad", parameter.grad)):
@@ -140,7 +140,7 @@ def train_layers(case: dict[str, Any]) -> dict[str, Tensor]:
 
 def whole(own: Tensor, neurons: int, dim: int) -> Tensor:
     """All neurons from each rank's, by a way of its own."""
-    parts: list[Any] = [None] * distributed.place()[1]
+    parts: list[Any] = [None] * distributed.rank_and_size()[1]
     if len(parts) == 1:
         return own.clone()
     dist.all_gather_object(parts, own)
@@ -177,7 +177,7 @@ def net_problem() -> tuple[Net, Tensor, Tensor]:
 
 def train_data_parallel(way: str) -> dict[str, Tensor]:
     """Three steps of Adam; gradients and parameters of each."""
-    rank, count = distributed.place()
+    rank, count = distributed.rank_and_size()
     net, x, y = net_problem()
     model: nn.Module = net
     if way == "ddp":
@@ -204,7 +204,7 @@ def train_data_parallel(way: str) -> dict[str, Tensor]:
 
 def parallel_net() -> tuple[nn.Module, torch.optim.Optimizer]:
     """A trained step in, so that Adam has moments of every parameter, all unlike each other."""
-    kind: Any = LIFLinear if distributed.place()[1] == 1 else distributed.NeuronParallelLIFLinear
+    kind: Any = LIFLinear if distributed.rank_and_size()[1] == 1 else distributed.NeuronParallelLIFLinear
     torch.manual_seed(4)
     beta = torch.linspace(0.7, 0.9, 37)
     net = nn.ModuleList([kind(20, 37, bias=True, beta=beta, learn_beta=True), LIFLinear(37, 5, beta=0.9)])
@@ -217,7 +217,7 @@ def parallel_net() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def checkpoint_states() -> list[tuple[str, dict[str, Tensor]]]:
     weights = online_problem((40, 101, 7), torch.float32)[0]
-    online_weights = weights if distributed.place()[1] == 1 else distributed.shard(weights)
+    online_weights = weights if distributed.rank_and_size()[1] == 1 else distributed.shard(weights)
     return [
         ("online", checkpoint.online_state(online_weights)),
         ("module", checkpoint.module_state(*parallel_net())),
@@ -254,7 +254,7 @@ def train_with_checkpoints(folder: str, failure: str = "") -> tuple[str, float, 
     if (path := checkpoint.latest(folder)) is not None:
         checkpoint.load_(path, state)
         begin = checkpoint.step_of(path)
-    rank, _ = distributed.place()
+    rank, _ = distributed.rank_and_size()
     noticed = Path(f"{folder}.noticed")
     for batch in range(begin, batches):
         _, x, y = online_problem(sizes, torch.float32, seed=batch)
@@ -262,7 +262,7 @@ def train_with_checkpoints(folder: str, failure: str = "") -> tuple[str, float, 
             fail_soon(failure, noticed)
         started = time.monotonic()
         try:
-            distributed.online_step_(weights, x, y, rule)
+            distributed.online_batch_(weights, x, y, rule)
             if (batch + 1) % 3 == 0:
                 checkpoint.save(folder, batch + 1, state)
         except distributed.PeerError as error:
@@ -295,14 +295,14 @@ def fail_soon(failure: str, noticed: Path) -> None:
 def refuse_batches() -> list[str]:
     """Batches that one rank cannot begin or that differ between ranks, and then one that is learned."""
     sizes, rule, _ = TRAINING
-    rank, _ = distributed.place()
+    rank, _ = distributed.rank_and_size()
     whole_weights, x, y = online_problem(sizes, torch.float32)
     weights = distributed.shard(whole_weights)
     messages = []
 
     def attempt(weights: list[Tensor], x: Tensor, y: Tensor, rule: OnlineRule) -> None:
         try:
-            distributed.online_step_(weights, x, y, rule)
+            distributed.online_batch_(weights, x, y, rule)
             messages.append("learned")
         except Exception as error:
             messages.append(f"{type(error).__name__}: {error}")
@@ -336,7 +336,7 @@ def gloo_threads_left(expected: int = 0) -> int:
 
 def threads_left(folder: str) -> dict[str, int]:
     """Threads after the shutdown of groups that were used in several ways. Garbage is collected by shutdown alone."""
-    rank, count = distributed.place()
+    rank, count = distributed.rank_and_size()
     ways: dict[str, Callable[[str], object]] = {
         "an exchange": lambda _: dist.barrier(),
         "a checkpoint": lambda path: (save_states(path), load_states(path)),
@@ -373,12 +373,12 @@ def end_a_part() -> list[int]:
     del part
     dist.barrier()
     gc.enable()
-    return [distributed.place()[1], before, during, gloo_threads_left(before)]
+    return [distributed.rank_and_size()[1], before, during, gloo_threads_left(before)]
 
 
 def end_alone(folder: str) -> tuple[str, float, int]:
     """Rank 0 leaves with an exception and then by :func:`shutdown`, while rank 1 waits in vain and then dies."""
-    rank, count = distributed.place()
+    rank, count = distributed.rank_and_size()
     started = time.monotonic()
     try:
         if rank == 0:
@@ -417,9 +417,9 @@ def interrupt() -> list[str]:
 
     dist.all_gather = interrupted
     try:
-        distributed.online_step_(distributed.shard(whole_weights), x, y, rule)
+        distributed.online_batch_(distributed.shard(whole_weights), x, y, rule)
     except KeyboardInterrupt:
         messages.append("interrupted")
     dist.all_gather = all_gather
-    distributed.online_step_(distributed.shard(whole_weights), x, y, rule)
+    distributed.online_batch_(distributed.shard(whole_weights), x, y, rule)
     return [*messages, "learned"]

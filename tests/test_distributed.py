@@ -82,7 +82,7 @@ class TestOnlineLearning:
         self, launch: Launch, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         several = launch(ranks, tmp_path, workers.learn_online_emulated)
-        monkeypatch.setattr(ops, "online_step_", BACKENDS["emulated"].ops["online_step_"])
+        monkeypatch.setattr(ops, "online_batch_", BACKENDS["emulated"].ops["online_batch_"])
         alone = workers.learn_online_few()
         for rank in several:
             for ours, theirs in zip(rank, alone, strict=True):
@@ -92,8 +92,8 @@ class TestOnlineLearning:
         weights, x, y = workers.online_problem((50, 37, 18), torch.float32)
         copies = [w.clone() for w in weights]
         assert_same(
-            distributed.online_step_(copies, x, y, OnlineRule()).spike_counts,
-            online.online_step_(weights, x, y, OnlineRule()).spike_counts,
+            distributed.online_batch_(copies, x, y, OnlineRule()).spike_counts,
+            online.online_batch_(weights, x, y, OnlineRule()).spike_counts,
         )
         assert_same(copies, weights)
 
@@ -182,7 +182,7 @@ class TestExchange:
         ):
             target = y[..., : words_for(len(w[-1]))] if len(w) > 1 else torch.zeros(20, 9, 2, dtype=torch.int32)
             with pytest.raises(RuntimeError, match=message):
-                ops.online_step_(x, target, w, *settings, buffer, exchange, rank)
+                ops.online_batch_(x, target, w, *settings, buffer, exchange, rank)
 
 
 class TestLayers:
@@ -193,8 +193,8 @@ class TestLayers:
         exchanges = {
             "layer": lambda: layer(x)[0],
             "loss": lambda: layer.masked_loss(x, torch.ones(6, 3, 5)).loss,
-            "copies": lambda: ranks_module.replicated(x, None),
-            "sums": lambda: ranks_module.sum_over_ranks(x, None),
+            "copies": lambda: ranks_module.copy_to_ranks(x, None),
+            "sums": lambda: ranks_module.reduce_from_ranks(x, None),
             "spikes": lambda: ranks_module.gather_spikes_dense((x > 0.5).float() + 0 * x, 8, None),
         }
         for name, exchange in exchanges.items():
@@ -396,7 +396,7 @@ def undisturbed() -> list[Tensor]:
     weights = workers.online_problem(sizes, torch.float32)[0]
     for batch in range(batches):
         _, x, y = workers.online_problem(sizes, torch.float32, seed=batch)
-        online.online_step_(weights, x, y, rule)
+        online.online_batch_(weights, x, y, rule)
     return weights
 
 
@@ -427,7 +427,7 @@ class TestLostRanks:
     ) -> None:
         own, peer = launch(2, tmp_path, workers.refuse_batches)
         assert "rank 1 refused its batch" in own[0] and "PeerError" in own[0]
-        assert peer[0] == "ValueError: online_step_: expected finite weights, got NaN or infinity"
+        assert peer[0] == "ValueError: online_batch_: expected finite weights, got NaN or infinity"
         assert "rank 1 refused its batch" in own[1] and "expected weights[0] of 35 neurons" in peer[1]
         for i, name in ((2, "inputs"), (3, "later weights"), (4, "rule")):
             assert f"expected the same {name} on all ranks" in own[i] and f"expected the same {name}" in peer[i]

@@ -34,7 +34,7 @@ def same_seed_afterwards() -> Iterator[None]:
 
 @pytest.mark.parametrize("device", ["emulated"], indirect=True)
 def test_the_parity_tests_run_on_it(device: str) -> None:
-    for name in ("lif_forward", "lif_backward", "spike_matmul", "pack_spikes", "online_step_"):
+    for name in ("lif_forward", "lif_backward", "spike_matmul", "pack_spikes", "online_batch_"):
         assert getattr(ops, name) is getattr(EMULATED, name)
 
 
@@ -145,7 +145,7 @@ def learn_online(
         uniform(o, i, low=-0.35, high=0.65, dtype=dtype, seed=o) * 2 * i**-0.5 for i, o in itertools.pairwise(sizes)
     ]
     x, y = (spike_train(steps, 3, n, density=d, seed=n) for n, d in ((sizes[0], density), (sizes[-1], 0.3)))
-    return weights, online.online_step_(weights, x, y, rule)
+    return weights, online.online_batch_(weights, x, y, rule)
 
 
 @pytest.mark.parametrize("trace", ["shared", "gated"])
@@ -153,7 +153,7 @@ def test_the_order_of_threads_changes_nothing_that_is_learned_online(
     trace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Blocks go on between one barrier of the grid and the next in another order, and list rows in another.
-    monkeypatch.setattr(ops, "online_step_", EMULATED.online_step_)
+    monkeypatch.setattr(ops, "online_batch_", EMULATED.online_batch_)
     rule = OnlineRule(trace=trace, weight_decay=0.1)
     results = []
     for seed in (0, 1, 2):
@@ -180,7 +180,7 @@ def test_large_layers_and_long_batches_are_learned_as_on_the_cpu(
 ) -> None:
     rule = OnlineRule(trace=trace)
     expected, wanted = learn_online(rule, sizes, steps, density)
-    monkeypatch.setattr(ops, "online_step_", EMULATED.online_step_)
+    monkeypatch.setattr(ops, "online_batch_", EMULATED.online_batch_)
     weights, stats = learn_online(rule, sizes, steps, density)
     for ours, theirs in zip(weights, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
@@ -191,9 +191,9 @@ def test_large_layers_and_long_batches_are_learned_as_on_the_cpu(
 def test_too_many_layers_for_a_kernels_parameters_are_refused() -> None:
     words = torch.ones(2, 1, 1, dtype=torch.int32)
     settings = (0.9, 1.0, 0, 0.0, True, 0, 1.0, 0, 1e-3, 0.9, 0.999, 1e-7, 0.0, True)
-    EMULATED.online_step_(words, words, [torch.ones(1, 1)] * 1, *settings)
+    EMULATED.online_batch_(words, words, [torch.ones(1, 1)] * 1, *settings)
     with pytest.raises(RuntimeError, match="at most 16 layers on CUDA, got 17"):
-        EMULATED.online_step_(words, words, [torch.ones(1, 1) for _ in range(17)], *settings)
+        EMULATED.online_batch_(words, words, [torch.ones(1, 1) for _ in range(17)], *settings)
 
 
 def test_the_order_of_threads_changes_nothing() -> None:

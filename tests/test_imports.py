@@ -17,7 +17,7 @@ ROOT = "spikefuse"
 PACKAGE = Path(spikefuse.__file__).parent
 
 PAPER = ("paper", "cli")
-CORE = ("_load", "functional", "init", "layers", "online", "ops", "packed", "surrogate")
+CORE = ("_load", "_renamed", "functional", "init", "layers", "online", "ops", "packed", "surrogate")
 """What every model needs."""
 
 AROUND = ("audio", "data", "distributed", "interop", "monitor", "reference")

@@ -38,7 +38,7 @@ def learn(
 ) -> tuple[list[Tensor], OnlineStats]:
     """What a batch makes of weights on a device, on the CPU again; the weights given stay as they are."""
     weights = [w.clone().to(device) for w in weights]
-    stats = online.online_step_(weights, x.to(device), y.to(device), rule)
+    stats = online.online_batch_(weights, x.to(device), y.to(device), rule)
     return [w.cpu() for w in weights], dataclasses.replace(stats, spike_counts=[c.cpu() for c in stats.spike_counts])
 
 
@@ -274,7 +274,7 @@ class TestParity:
             counts = [[torch.zeros(samples, n, dtype=torch.int32) for n in sizes[1:]]]
             for t in range(1, steps + 1):
                 copies = [w.clone() for w in weights]
-                counts.append(online.online_step_(copies, x[:t], x[:t], rule).spike_counts)
+                counts.append(online.online_batch_(copies, x[:t], x[:t], rule).spike_counts)
             weights = copies
 
             def fire(t: int, layer: int, v: Tensor, counts: list[list[Tensor]] = counts) -> Tensor:
@@ -306,7 +306,7 @@ class TestLayoutThreadsAndState:
             lambda w: w.new_zeros(2 * w.shape[0], 3 * w.shape[1])[::2, 1::3].copy_(w),
         ):
             copies = [layout(w.to(device)) for w in weights]
-            online.online_step_(copies, x.to(device), y.to(device), rule)
+            online.online_batch_(copies, x.to(device), y.to(device), rule)
             results.append(copies)
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
@@ -320,7 +320,7 @@ class TestLayoutThreadsAndState:
             for threads in (1, 2, 3, 8):
                 torch.set_num_threads(threads)
                 copies = [w.clone() for w in weights]
-                stats = online.online_step_(copies, x, y, OnlineRule(trace=trace))
+                stats = online.online_batch_(copies, x, y, OnlineRule(trace=trace))
                 results.append((copies, stats.loss))
         finally:
             torch.set_num_threads(before)
@@ -339,7 +339,7 @@ class TestLayoutThreadsAndState:
             "for steps, samples in ((15, 6), (20, 70), (60, 3), (100, 3), (140, 2)):\n"
             "    w = [(torch.rand(o, i, generator=g) - 0.35) * 0.3 for i, o in ((50, 37), (37, 50))]\n"
             "    x = (torch.rand(steps, samples, 50, generator=g) < 0.4).float()\n"
-            f"    online.online_step_(w, x, x, OnlineRule(trace={trace!r}))\n"
+            f"    online.online_batch_(w, x, x, OnlineRule(trace={trace!r}))\n"
             "    learned += w\n"
             "torch.save(learned, sys.argv[1])\n"
         )
@@ -372,7 +372,7 @@ class TestLayoutThreadsAndState:
             (PackedSpikes.pack(x.transpose(0, 1)).transpose(0, 1), PackedSpikes.pack(y)),
         ):
             copies = [w.clone().to(device) for w in weights]
-            online.online_step_(copies, inputs, targets, OnlineRule())
+            online.online_batch_(copies, inputs, targets, OnlineRule())
             results.append(copies[0])
         assert all(torch.equal(results[0], other) for other in results[1:])
 
@@ -386,7 +386,7 @@ class TestLayoutThreadsAndState:
     def test_learning_reduces_the_loss(self) -> None:
         weights, _, _ = make_problem((64, 32, 64), 15, 20, torch.float32)
         pattern = (torch.rand(1, 20, 64, generator=torch.Generator().manual_seed(1)) < 0.2).float().expand(15, -1, -1)
-        losses = [online.online_step_(weights, pattern, pattern, OnlineRule(lr=2e-3)).loss for _ in range(40)]
+        losses = [online.online_batch_(weights, pattern, pattern, OnlineRule(lr=2e-3)).loss for _ in range(40)]
         assert losses[-1] < 0.5 * losses[0]
 
     def test_no_trace_per_synapse_is_allocated(self) -> None:
@@ -397,7 +397,7 @@ class TestLayoutThreadsAndState:
             "w = [torch.rand(1024, 1024) * 0.1, torch.rand(1024, 1024) * 0.01]\n"
             "x = (torch.rand(4, 100, 1024) < 0.1).float()\n"
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-            "online.online_step_(w, x, x, OnlineRule(trace='gated'))\n"
+            "online.online_batch_(w, x, x, OnlineRule(trace='gated'))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
         )
         done = subprocess.run(
@@ -418,7 +418,7 @@ class TestMemory:
         weights, x, y = make_problem((8, 5, 6), 3, 2, torch.float32)
         weights = [wrap(w.to(device)) for w in weights]
         before = [w._version for w in weights]
-        online.online_step_(weights, x.to(device), y.to(device), OnlineRule())
+        online.online_batch_(weights, x.to(device), y.to(device), OnlineRule())
         assert all(w._version > b for w, b in zip(weights, before, strict=True))
 
     def test_a_backward_through_the_old_weights_is_refused(self, device: str) -> None:
@@ -427,7 +427,7 @@ class TestMemory:
         current = torch.rand(3, 2, 8, device=device, requires_grad=True)
         dense = (current @ weight.t()).sum()
         spikes = functional.spike_linear(x.to(device).requires_grad_(), weight).sum()
-        online.online_step_([weight], x.to(device), y.to(device), OnlineRule())
+        online.online_batch_([weight], x.to(device), y.to(device), OnlineRule())
         for out in (dense, spikes):
             with pytest.raises(RuntimeError, match="modified by an inplace operation"):
                 out.backward()
@@ -460,7 +460,7 @@ class TestMemory:
         sizes = (weights[0].shape[1], *(w.shape[0] for w in weights))
         x, y = (torch.ones(3, 2, n, device=device) for n in (sizes[0], sizes[-1]))
         with pytest.raises(ValueError, match=message):
-            online.online_step_(weights, x, y, OnlineRule())
+            online.online_batch_(weights, x, y, OnlineRule())
         assert torch.equal(whole, before)
 
     @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ class TestMemory:
         apart = [w.clone() for w in views]
         x, y = (torch.ones(3, 2, n, device=device) for n in (views[0].shape[1], views[-1].shape[0]))
         for weights in (views, apart):
-            online.online_step_(weights, x, y, OnlineRule())
+            online.online_batch_(weights, x, y, OnlineRule())
         assert all(torch.equal(a, b) for a, b in zip(views, apart, strict=True))
 
     def test_tied_weights_may_run_forward(self, device: str) -> None:
@@ -500,7 +500,7 @@ class TestForward:
     def test_clamp_changes_no_spike(self) -> None:
         weights, x, y = make_problem((40, 30, 20), 10, 4)
         frozen = [OnlineRule(lr=0.0, v_clamp=clamp) for clamp in (True, False)]
-        counts = [online.online_step_([w.clone() for w in weights], x, y, rule).spike_counts for rule in frozen]
+        counts = [online.online_batch_([w.clone() for w in weights], x, y, rule).spike_counts for rule in frozen]
         held = [packed.counts() for packed in online.forward(weights, x, frozen[0])]
         for clamped, free, forward in zip(*counts, held, strict=True):
             assert torch.equal(clamped, free) and torch.equal(clamped, forward)
@@ -556,7 +556,7 @@ class TestBadInput:
         ]
         for (w, inputs, targets), error, message in cases:
             with pytest.raises(error, match=message):
-                online.online_step_(w, inputs, targets, rule)
+                online.online_batch_(w, inputs, targets, rule)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_weights_that_are_not_finite_are_refused_untouched(self, device: str, value: float) -> None:
@@ -565,7 +565,7 @@ class TestBadInput:
         weights, x, y = [w.to(device) for w in weights], x.to(device), y.to(device)
         copies = [w.clone() for w in weights]
         with pytest.raises(ValueError, match="finite weights"):
-            online.online_step_(weights, x, y, OnlineRule())
+            online.online_batch_(weights, x, y, OnlineRule())
         assert torch.equal(weights[0], copies[0])
 
     def test_a_learning_rate_far_too_large_is_reported(self, device: str) -> None:

@@ -48,11 +48,11 @@ def learn_all_rows(
     spikes: list[list[Tensor]] = [[]]
     for t in range(1, STEPS + 1):
         learned = [w.clone() for w in weights]
-        counts.append(online.online_step_(learned, inputs[:t], targets[:t], rule).spike_counts)
+        counts.append(online.online_batch_(learned, inputs[:t], targets[:t], rule).spike_counts)
         spikes.append([(now - before) > 0 for now, before in zip(counts[t], counts[t - 1], strict=True)])
         targets[t - 1, -1] = spikes[t][-1][-1].float()
     learned = [w.clone() for w in weights]
-    online.online_step_(learned, inputs, targets, rule)
+    online.online_batch_(learned, inputs, targets, rule)
     return learned, inputs, targets, spikes
 
 
@@ -72,7 +72,7 @@ def test_equals_all_rows_at_every_step(trace: str, change: dict[str, float | str
     for batch in range(BATCHES):
         _, inputs, targets = make_batch(batch)
         all_rows, woken, its_targets, spikes = learn_all_rows(sparse, inputs, targets, rule)
-        stats = online.online_step_(sparse, inputs, targets, rule)
+        stats = online.online_batch_(sparse, inputs, targets, rule)
         for ours, theirs in zip(sparse, all_rows, strict=True):
             assert torch.equal(ours, theirs)
         expected = reference.online_step(

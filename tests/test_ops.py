@@ -66,12 +66,12 @@ def arguments_of(op: str, device: str, layout: str) -> tuple[object, ...]:
         ),
         "spike_matmul": (lay(words), lay(uniform(40, 7, dtype=torch.float32))),
         "spike_matmul_transposed": (lay(words), lay(uniform(5, 7)), 40),
-        "online_step_": (
+        "online_batch_": (
             *(lay(reference.pack(spike_train(T, B, 40))), lay(reference.pack(spike_train(T, B, 7)))),
             [lay(uniform(9, 40)), lay(uniform(7, 9))],
             *(0.9, 1.0, 1, 0.0, False, 0, 1.0, 0, 1e-3, 0.9, 0.999, 1e-7, 0.01, True),
         ),
-        "online_step_ of one rank": (
+        "online_batch_ of one rank": (
             *(lay(reference.pack(spike_train(T, B, 40))), lay(reference.pack(spike_train(T, B, 7)))),
             [lay(uniform(9, 40)), lay(uniform(7, 18))],
             *(0.9, 1.0, 1, 0.0, False, 0, 1.0, 0, 1e-3, 0.9, 0.999, 1e-7, 0.01, True),
@@ -82,9 +82,9 @@ def arguments_of(op: str, device: str, layout: str) -> tuple[object, ...]:
 
 CASES = [
     *("lif_forward", "lif_forward without options", "lif_backward", "lif_backward without options", "pack_spikes"),
-    *("unpack_spikes", "poisson_encode", "spike_matmul", "spike_matmul_transposed", "online_step_"),
+    *("unpack_spikes", "poisson_encode", "spike_matmul", "spike_matmul_transposed", "online_batch_"),
     "lif_linear_forward",
-    "online_step_ of one rank",
+    "online_batch_ of one rank",
 ]
 
 
@@ -229,7 +229,7 @@ def raw_online(rule: OnlineRule, device: str) -> tuple[list[Tensor], tuple[Tenso
     weights = [uniform(o, i, low=-0.4, high=0.6, seed=o).to(device) for o, i in ((9, 40), (7, 9))]
     x, y = (spike_train(T, B, n, density=0.4, dtype=torch.float64, seed=n).to(device) for n in (40, 7))
     expected = reference.online_step([w.cpu() for w in weights], x.cpu(), y.cpu(), rule)
-    out = ops.online_step_(
+    out = ops.online_batch_(
         reference.pack(x),
         reference.pack(y),
         weights,
@@ -252,12 +252,12 @@ def raw_online(rule: OnlineRule, device: str) -> tuple[list[Tensor], tuple[Tenso
 
 @pytest.mark.parametrize("change", RULE_CHANGES, ids=str)
 def test_settings_reach_the_online_kernel(device: str, change: dict[str, Any]) -> None:
-    weights, (loss, open_errors, counts), expected = raw_online(dataclasses.replace(RULE, **change), device)
+    weights, (loss, mismatches, counts), expected = raw_online(dataclasses.replace(RULE, **change), device)
     for w, wanted in zip(weights, expected[0], strict=True):
         assert_within(w.cpu(), wanted, 1e-10, "weights")
     assert float(loss) / B == pytest.approx(expected[1], rel=1e-10)
     assert torch.equal(counts.cpu(), torch.cat(expected[2], 1))
-    assert 1 - int(open_errors) / (T * B * 7) == pytest.approx(expected[3])
+    assert 1 - int(mismatches) / (T * B * 7) == pytest.approx(expected[3])
     base = raw_online(RULE, device)[0]
     changed = any(not torch.equal(a, b) for a, b in zip(weights, base, strict=True))
     assert changed is bool(change)
@@ -312,7 +312,7 @@ def test_tensors_that_do_not_fit_are_refused(change: dict[str, Tensor]) -> None:
 
 
 def test_a_device_without_kernels_is_named() -> None:
-    for op in ("lif_forward", "pack_spikes", "poisson_encode", "spike_matmul", "online_step_"):
+    for op in ("lif_forward", "pack_spikes", "poisson_encode", "spike_matmul", "online_batch_"):
         with pytest.raises(NotImplementedError, match=f"spikefuse: {op} has no kernel for 'mps' in this build"):
             ops.check_backend(types.SimpleNamespace(device=torch.device("mps")), op)  # type: ignore[arg-type]
         ops.check_backend(torch.empty(0), op)

@@ -256,12 +256,12 @@ static bool run_online(OnlineBatch<acc_t>& p, const std::vector<Tensor>& weights
   return finished;
 }
 
-std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std::vector<Tensor> weights, double decay,
-                                                double threshold, int64_t trace, double trace_divisor, bool v_clamp,
-                                                int64_t surrogate, double slope, int64_t optimizer, double lr,
-                                                double beta1, double beta2, double epsilon, double weight_decay,
-                                                bool decoupled, std::optional<Tensor> gathered, int64_t exchange,
-                                                int64_t rank) {
+std::tuple<Tensor, Tensor, Tensor> online_batch_(Tensor input, Tensor target, std::vector<Tensor> weights, double decay,
+                                                 double threshold, int64_t trace, double trace_divisor, bool v_clamp,
+                                                 int64_t surrogate, double slope, int64_t optimizer, double lr,
+                                                 double beta1, double beta2, double epsilon, double weight_decay,
+                                                 bool decoupled, std::optional<Tensor> gathered, int64_t exchange,
+                                                 int64_t rank) {
   check_online(input, target, weights, gathered.has_value() || exchange != 0);
   check_online_rule(trace, surrogate, optimizer);
   const int64_t T = input.size(0), B = input.size(1);

@@ -119,12 +119,12 @@ static void run_online(OnlineBatch<acc_t>& p, const Tensor& like, unsigned threa
   }
 }
 
-std::tuple<Tensor, Tensor, Tensor> online_step_(Tensor input, Tensor target, std::vector<Tensor> weights, double decay,
-                                                double threshold, int64_t trace, double trace_divisor, bool v_clamp,
-                                                int64_t surrogate, double slope, int64_t optimizer, double lr,
-                                                double beta1, double beta2, double epsilon, double weight_decay,
-                                                bool decoupled, std::optional<Tensor> gathered, int64_t exchange,
-                                                int64_t rank) {
+std::tuple<Tensor, Tensor, Tensor> online_batch_(Tensor input, Tensor target, std::vector<Tensor> weights, double decay,
+                                                 double threshold, int64_t trace, double trace_divisor, bool v_clamp,
+                                                 int64_t surrogate, double slope, int64_t optimizer, double lr,
+                                                 double beta1, double beta2, double epsilon, double weight_decay,
+                                                 bool decoupled, std::optional<Tensor> gathered, int64_t exchange,
+                                                 int64_t rank) {
   check_online(input, target, weights, gathered.has_value() || exchange != 0);
   check_online_rule(trace, surrogate, optimizer);
   STD_TORCH_CHECK(weights.size() <= kMostLayers, "spikefuse: expected at most ", kMostLayers, " layers on CUDA, got ",

@@ -12,10 +12,13 @@ program that has called it with :func:`shutdown`.
 
 from __future__ import annotations
 
+from spikefuse._renamed import renamed
 from spikefuse.distributed.ending import shutdown
 from spikefuse.distributed.layers import NeuronParallelLIFLinear, for_fully_shard
-from spikefuse.distributed.online import forward, gather, online_step_, shard
-from spikefuse.distributed.ranks import PeerError, gather_spikes, neuron_slice, place
+from spikefuse.distributed.online import forward, gather, online_batch_, shard
+from spikefuse.distributed.ranks import PeerError, gather_spikes, neuron_slice, rank_and_size
+
+__getattr__ = renamed(__name__, online_step_="online_batch_", place="rank_and_size")
 
 __all__ = [
     "NeuronParallelLIFLinear",
@@ -25,8 +28,8 @@ __all__ = [
     "gather",
     "gather_spikes",
     "neuron_slice",
-    "online_step_",
-    "place",
+    "online_batch_",
+    "rank_and_size",
     "shard",
     "shutdown",
 ]

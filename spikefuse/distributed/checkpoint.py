@@ -31,7 +31,7 @@ from torch.distributed.tensor import DTensor, Shard
 from spikefuse._io import folders
 from spikefuse._io.atomic_write import sync_folder, write_atomically
 from spikefuse.distributed.layers import NeuronParallelLIFLinear
-from spikefuse.distributed.ranks import Group, asking, own_slice, place
+from spikefuse.distributed.ranks import Group, own_slice, peer_errors, rank_and_size
 
 _NAME: Final = "step-{:012d}"
 _INFO: Final = "info.json"
@@ -60,7 +60,7 @@ def sharded(own: Tensor, neurons: int, group: Group = None) -> Tensor:
         raise ValueError(
             f"sharded: expected {expected.stop - expected.start} rows, this rank's of {neurons}, got {list(own.shape)}"
         )
-    if place(group)[1] == 1:
+    if rank_and_size(group)[1] == 1:
         return own.detach()
     mesh = DeviceMesh.from_group(group or dist.group.WORLD, own.device.type)  # type: ignore[arg-type]
     shape = torch.Size((neurons, *own.shape[1:]))
@@ -71,7 +71,7 @@ def sharded(own: Tensor, neurons: int, group: Group = None) -> Tensor:
 
 
 def online_state(weights: Sequence[Tensor], group: Group = None) -> dict[str, Tensor]:
-    """A network of :func:`spikefuse.distributed.online_step_` for :func:`save` and :func:`load_`.
+    """A network of :func:`spikefuse.distributed.online_batch_` for :func:`save` and :func:`load_`.
 
     Args:
         weights: as :func:`spikefuse.distributed.shard` gave them, at least two layers.
@@ -205,8 +205,8 @@ def save(
 
     _first_rank_does(begin, "beginning a checkpoint", group)
     try:
-        with asking("writing a checkpoint", group), _without_group_allowed():
-            dcp_save(dict(state), checkpoint_id=partial, process_group=group, no_dist=place(group)[1] == 1)
+        with peer_errors("writing a checkpoint", group), _without_group_allowed():
+            dcp_save(dict(state), checkpoint_id=partial, process_group=group, no_dist=rank_and_size(group)[1] == 1)
     except CheckpointException as error:
         raise OSError(f"save: {path} cannot be written: {_reasons(error)}") from error
     # Nobody goes on, and may be asked for this checkpoint, before it is there.
@@ -275,8 +275,8 @@ def load_(path: str | Path, state: Mapping[str, Tensor], group: Group = None) ->
         if size != list(tensor.shape):
             raise ValueError(f"load_: expected {name} of shape {size}, as {path} has it, got {list(tensor.shape)}")
     try:
-        with asking("reading a checkpoint", group), _without_group_allowed():
-            dcp_load(dict(state), checkpoint_id=path, process_group=group, no_dist=place(group)[1] == 1)
+        with peer_errors("reading a checkpoint", group), _without_group_allowed():
+            dcp_load(dict(state), checkpoint_id=path, process_group=group, no_dist=rank_and_size(group)[1] == 1)
     except CheckpointException as error:
         raise OSError(f"load_: {path} cannot be read: {_reasons(error)}") from error
     return dict(json.loads((path / _INFO).read_bytes()))
@@ -299,7 +299,7 @@ def _complete(folder: Path, *, only_readable: bool = False) -> list[Path]:
 
 def _first_rank_does(action: Callable[[], None], what: str, group: Group) -> None:
     """All ranks wait for what rank 0 does, and raise what it raises."""
-    rank, ranks = place(group)
+    rank, ranks = rank_and_size(group)
     outcome: list[Exception | None] = [None]
     if rank == 0:
         try:
@@ -307,7 +307,7 @@ def _first_rank_does(action: Callable[[], None], what: str, group: Group) -> Non
         except Exception as error:
             outcome = [error]
     if ranks > 1:
-        with asking(what, group):
+        with peer_errors(what, group):
             dist.broadcast_object_list(outcome, src=dist.get_global_rank(group or dist.group.WORLD, 0), group=group)  # type: ignore[arg-type]
     if outcome[0] is not None:
         raise outcome[0]

@@ -10,7 +10,7 @@ import warnings
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from spikefuse.distributed.ranks import Group, asking, place
+from spikefuse.distributed.ranks import Group, peer_errors, rank_and_size
 
 
 def shutdown(group: Group = None, *, wait: bool = True) -> None:
@@ -37,8 +37,8 @@ def shutdown(group: Group = None, *, wait: bool = True) -> None:
     if not _exists(group):
         return
     try:
-        if wait and place(group)[1] > 1 and sys.exc_info()[0] is None:
-            with asking("waiting for all ranks to end", group), warnings.catch_warnings():
+        if wait and rank_and_size(group)[1] > 1 and sys.exc_info()[0] is None:
+            with peer_errors("waiting for all ranks to end", group), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=r"barrier\(\): using the device under current context")
                 dist.barrier(group)
     finally:

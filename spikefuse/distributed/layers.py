@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from spikefuse.distributed.ranks import (
     Group,
+    copy_to_ranks,
     gather_spikes,
     gather_spikes_dense,
     own_slice,
-    replicated,
-    sum_over_ranks,
+    reduce_from_ranks,
 )
 from spikefuse.functional.lif import MaskedLossOutput
 from spikefuse.layers.lif import LIF
@@ -67,7 +67,7 @@ class _OwnLIF(LIF):
 
     def _shared(self, value: float | Tensor) -> float | Tensor:
         one_for_all = isinstance(value, Tensor) and value.requires_grad and value.dim() == 0
-        return replicated(cast(Tensor, value), self.group) if one_for_all else value
+        return copy_to_ranks(cast(Tensor, value), self.group) if one_for_all else value
 
     def _decay(self) -> float | Tensor:
         return self._shared(super()._decay())
@@ -144,7 +144,7 @@ class NeuronParallelLIFLinear(LIFLinear):
 
     def _current(self, x: Tensor | PackedSpikes) -> Tensor:
         if isinstance(x, Tensor) and x.requires_grad:
-            x = replicated(x, self.group)
+            x = copy_to_ranks(x, self.group)
         return super()._current(x)
 
     def forward(
@@ -188,8 +188,8 @@ class NeuronParallelLIFLinear(LIFLinear):
         dense = target.unpack() if isinstance(target, PackedSpikes) else target
         out = super().masked_loss(x, dense[..., self.own], state)
         return MaskedLossOutput(
-            sum_over_ranks(out.loss, self.group),
+            reduce_from_ranks(out.loss, self.group),
             gather_spikes(PackedSpikes.pack(out.spikes), self.all_neurons, self.group).unpack(out.spikes.dtype),
             out.state,
-            sum_over_ranks(out.open_errors, self.group),
+            reduce_from_ranks(out.mismatches, self.group),
         )

@@ -26,7 +26,7 @@ from spikefuse.distributed.ranks import (
     neuron_slice,
     own_slice,
     peer_error,
-    place,
+    rank_and_size,
 )
 from spikefuse.online import OnlineRule, OnlineStats
 from spikefuse.packed import PackedSpikes, words_for
@@ -71,7 +71,7 @@ def gather(weights: Sequence[Tensor], group: Group = None) -> list[Tensor]:
         True
     """
     first, *others = (w.detach() for w in weights)
-    ranks = place(group)[1]
+    ranks = rank_and_size(group)[1]
     neurons = others[0].shape[1] if others else len(first)
     slices = [neuron_slice(neurons, r, ranks) for r in range(ranks)]
     padded = nn.functional.pad(first.t(), (0, slices[0].stop - len(first)))
@@ -80,14 +80,14 @@ def gather(weights: Sequence[Tensor], group: Group = None) -> list[Tensor]:
     return [whole.t(), *(w.clone() for w in others)]
 
 
-def online_step_(
+def online_batch_(
     weights: Sequence[Tensor],
     inputs: PackedSpikes | Tensor,
     targets: PackedSpikes | Tensor,
     rule: OnlineRule,
     group: Group = None,
 ) -> OnlineStats:
-    """:func:`spikefuse.online.online_step_` by all ranks of a group together, each with its :func:`shard`.
+    """:func:`spikefuse.online.online_batch_` by all ranks of a group together, each with its :func:`shard`.
 
     Args:
         weights: as :func:`shard` gave them, at least two layers; updated in place.
@@ -100,7 +100,7 @@ def online_step_(
         The same on all ranks, spike counts of whole layers.
 
     Raises:
-        TypeError, ValueError: as :func:`spikefuse.online.online_step_`; also inputs, targets, rules or later layers
+        TypeError, ValueError: as :func:`spikefuse.online.online_batch_`; also inputs, targets, rules or later layers
             that differ between ranks. Nothing has been changed then.
         PeerError: another rank refused its batch, which changes nothing either, or is lost, which leaves the weights
             half trained.
@@ -109,12 +109,12 @@ def online_step_(
     Example:
         >>> weights = shard([torch.rand(40, 8) - 0.3, torch.rand(8, 40) - 0.3])
         >>> spikes = (torch.rand(15, 2, 8) < 0.5).float()
-        >>> online_step_(weights, spikes, spikes, OnlineRule()).steps
+        >>> online_batch_(weights, spikes, spikes, OnlineRule()).steps
         15
     """
-    rank, ranks = place(group)
+    rank, ranks = rank_and_size(group)
     if ranks == 1:
-        return online.online_step_(weights, inputs, targets, rule)
+        return online.online_batch_(weights, inputs, targets, rule)
     batch, refused = None, None
     try:
         neurons = _all_neurons(weights, group)
@@ -157,11 +157,11 @@ def online_step_(
     flags = _exchange_numbers([diverged is not None], group)
     if diverged is None and any(flag for (flag,) in flags):
         diverged = FloatingPointError(
-            f"online_step_: the weights became NaN or infinite at lr = {rule.lr} on ranks "
+            f"online_batch_: the weights became NaN or infinite at lr = {rule.lr} on ranks "
             f"{', '.join(str(r) for r, (flag,) in enumerate(flags) if flag)}"
         )
     if diverged is not None or stats is None:
-        raise diverged or RuntimeError("online_step_: no result")
+        raise diverged or RuntimeError("online_batch_: no result")
     return stats
 
 
@@ -171,7 +171,7 @@ def forward(
     """Spikes of every layer with the weights held, ``[T, B, n]`` each, of whole layers and the same on all ranks.
 
     Args:
-        weights, inputs, rule, group: as in :func:`online_step_`.
+        weights, inputs, rule, group: as in :func:`online_batch_`.
 
     Raises:
         TypeError, ValueError: as :func:`spikefuse.online.forward`.
@@ -191,12 +191,12 @@ def _all_neurons(weights: Sequence[Tensor], group: Group) -> int:
     """Neurons of the first layer over all ranks, when this rank has its slice of them."""
     matrices = not isinstance(weights, Tensor) and all(isinstance(w, Tensor) and w.dim() == 2 for w in weights)
     if not matrices or len(weights) < 2:
-        raise ValueError("online_step_: expected weights of at least two layers, one matrix each, as shard gives them")
+        raise ValueError("online_batch_: expected weights of at least two layers, one matrix each, as shard gives them")
     neurons = weights[1].shape[1]
     own = own_slice(neurons, group)
     if len(weights[0]) != own.stop - own.start:
         raise ValueError(
-            f"online_step_: expected weights[0] of {own.stop - own.start} neurons, this rank's of {neurons}, got "
+            f"online_batch_: expected weights[0] of {own.stop - own.start} neurons, this rank's of {neurons}, got "
             f"{len(weights[0])}"
         )
     return neurons
@@ -224,11 +224,11 @@ def _agree_to_learn(
         raise refused
     for other, (other_refused, *others) in enumerate(answers):
         if other_refused:
-            raise PeerError(f"rank {place(group)[0]}: rank {other} refused its batch; its error says why")
+            raise PeerError(f"rank {rank_and_size(group)[0]}: rank {other} refused its batch; its error says why")
         differ = [name for name, a, b in zip(names, numbers, others, strict=True) if a != b]
         if differ:
             raise ValueError(
-                f"online_step_: expected the same {' and '.join(differ)} on all ranks, rank {other} differs"
+                f"online_batch_: expected the same {' and '.join(differ)} on all ranks, rank {other} differs"
             )
 
 

@@ -27,10 +27,10 @@ class PeerError(RuntimeError):
     """
 
 
-def place(group: Group = None) -> tuple[int, int]:
+def rank_and_size(group: Group = None) -> tuple[int, int]:
     """This process's rank and the number of ranks.
 
-    >>> place()
+    >>> rank_and_size()
     (0, 1)
     """
     if group is None and not (dist.is_available() and dist.is_initialized()):
@@ -64,11 +64,11 @@ def own_slice(neurons: int, group: Group) -> slice:
     >>> own_slice(196, None)
     slice(0, 196, None)
     """
-    return neuron_slice(neurons, *place(group))
+    return neuron_slice(neurons, *rank_and_size(group))
 
 
 @contextlib.contextmanager
-def asking(what: str, group: Group) -> Iterator[None]:
+def peer_errors(what: str, group: Group) -> Iterator[None]:
     """Says which exchange it was that failed because of another rank."""
     try:
         yield
@@ -78,7 +78,7 @@ def asking(what: str, group: Group) -> Iterator[None]:
 
 def peer_error(what: str, group: Group, error: BaseException) -> PeerError:
     """Says in which exchange another rank was lost."""
-    rank, ranks = place(group)
+    rank, ranks = rank_and_size(group)
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return PeerError(
         f"rank {rank} of {ranks}: {what} failed, because another rank died or did not answer within the process "
@@ -88,11 +88,11 @@ def peer_error(what: str, group: Group, error: BaseException) -> PeerError:
 
 def all_gather(own: Tensor, group: Group, what: str) -> list[Tensor]:
     """The tensors of all ranks, which are of one shape, in the order of ranks."""
-    if place(group)[1] == 1:
+    if rank_and_size(group)[1] == 1:
         return [own]
     own = own.contiguous()
-    parts = [torch.empty_like(own) for _ in range(place(group)[1])]
-    with asking(what, group):
+    parts = [torch.empty_like(own) for _ in range(rank_and_size(group)[1])]
+    with peer_errors(what, group):
         dist.all_gather(parts, own, group=group)
     return parts
 
@@ -100,8 +100,8 @@ def all_gather(own: Tensor, group: Group, what: str) -> list[Tensor]:
 def all_reduce(x: Tensor, group: Group, what: str) -> Tensor:
     """The sum over ranks, a new tensor."""
     total = x.contiguous().clone()
-    if place(group)[1] > 1:
-        with asking(what, group):
+    if rank_and_size(group)[1] > 1:
+        with peer_errors(what, group):
             dist.all_reduce(total, group=group)
     return total
 
@@ -122,7 +122,7 @@ def gather_spikes(own: PackedSpikes, neurons: int, group: Group = None) -> Packe
         >>> gather_spikes(PackedSpikes.pack(torch.eye(3)), 3).shape
         torch.Size([3, 3])
     """
-    rank, ranks = place(group)
+    rank, ranks = rank_and_size(group)
     slices = [neuron_slice(neurons, r, ranks) for r in range(ranks)]
     sizes = [s.stop - s.start for s in slices]
     if own.num_neurons != sizes[rank]:
@@ -155,7 +155,7 @@ class _GatherSpikes(torch.autograd.Function):
         return grad[..., ctx.own].contiguous(), None, None
 
 
-class _Replicated(torch.autograd.Function):
+class _CopyToRanks(torch.autograd.Function):
     """What all ranks have and each uses for its own neurons: its gradient is the sum of theirs."""
 
     @staticmethod
@@ -169,7 +169,7 @@ class _Replicated(torch.autograd.Function):
         return all_reduce(grad, ctx.group, "adding up a gradient"), None
 
 
-class _SumOverRanks(torch.autograd.Function):
+class _ReduceFromRanks(torch.autograd.Function):
     """The sum of what each rank has computed from its own neurons, whose gradient is each rank's own."""
 
     @staticmethod
@@ -184,5 +184,5 @@ class _SumOverRanks(torch.autograd.Function):
 
 # Function.apply has no types.
 gather_spikes_dense: Callable[[Tensor, int, Group], Tensor] = _GatherSpikes.apply
-replicated: Callable[[Tensor, Group], Tensor] = _Replicated.apply
-sum_over_ranks: Callable[[Tensor, Group], Tensor] = _SumOverRanks.apply
+copy_to_ranks: Callable[[Tensor, Group], Tensor] = _CopyToRanks.apply
+reduce_from_ranks: Callable[[Tensor, Group], Tensor] = _ReduceFromRanks.apply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -39,8 +40,16 @@ class MaskedLossOutput(NamedTuple):
     """0/1, ``[T, B, N]``; carries no gradient."""
     state: Tensor
     """Membrane potential after the last step's reset, ``[B, N]``."""
-    open_errors: Tensor
-    """How many neuron-steps the mask lets through; a scalar int64."""
+    mismatches: Tensor
+    """Number of neuron-steps whose spike differs from the target's; a scalar int64."""
+
+    @property
+    def open_errors(self) -> Tensor:
+        """The old name of ``mismatches``."""
+        warnings.warn(
+            "MaskedLossOutput.open_errors is now MaskedLossOutput.mismatches", DeprecationWarning, stacklevel=2
+        )
+        return self.mismatches
 
 
 def decay_factor(
@@ -154,10 +163,10 @@ def lif_masked_loss(
     packed = target if isinstance(target, PackedSpikes) else PackedSpikes.pack(target)
     check_shape("lif_masked_loss", "target", packed.shape, list(z.shape))
     check_device("lif_masked_loss", "target", packed.device, z)
-    spikes, _, new_state, loss, open_errors = _apply_lif(
+    spikes, _, new_state, loss, mismatches = _apply_lif(
         z, *settings.tensors, packed.words, settings.reset, detach_reset, *settings.surrogate
     )
-    return MaskedLossOutput(loss, spikes.detach(), new_state, open_errors)
+    return MaskedLossOutput(loss, spikes.detach(), new_state, mismatches)
 
 
 class _LIFSettings(NamedTuple):
@@ -228,12 +237,12 @@ class _LIF(torch.autograd.Function):
         surrogate: int,
         slope: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        spikes, v, new_state, loss, open_errors = ops.lif_forward(z, state, decay, threshold, target, reset)
+        spikes, v, new_state, loss, mismatches = ops.lif_forward(z, state, decay, threshold, target, reset)
         ctx.save_for_backward(v, state, decay, threshold, target)
         ctx.settings = (z.dtype, reset, detach_reset, surrogate, slope)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(open_errors)
-        return spikes, v, new_state, loss, open_errors
+        ctx.mark_non_differentiable(mismatches)
+        return spikes, v, new_state, loss, mismatches
 
     @staticmethod
     @first_derivative_only

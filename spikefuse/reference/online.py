@@ -55,7 +55,7 @@ def online_step(
     last_spike = [torch.zeros(samples, w.shape[0], dtype=torch.int64) for w in weights]
     layer_inputs: list[list[Tensor]] = [[] for _ in weights]
     m, v_moment = [torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights]
-    loss, open_errors = 0.0, 0
+    loss, mismatches = 0.0, 0
 
     for t in range(1, steps + 1):
         x = inputs[t - 1].to(weights[0].dtype)
@@ -76,7 +76,7 @@ def online_step(
         if masked:
             error = masked_error(potentials[-1], spikes[-1], target, threshold)
         loss += float(0.5 * error.double().square().sum())
-        open_errors += int(((target != spikes[-1]) if masked else (error != 0)).sum())
+        mismatches += int(((target != spikes[-1]) if masked else (error != 0)).sum())
 
         # errors of this time step only, with the weights from before its update (eqs 13-15)
         deltas = [-error]
@@ -112,7 +112,7 @@ def online_step(
         for i in layers:
             weights[i] = _update(weights[i], grads[i], m[i], v_moment[i], t, rule)
     elements = targets.numel()
-    return weights, loss / max(samples, 1), counts, 1 - open_errors / elements if elements else 1.0
+    return weights, loss / max(samples, 1), counts, 1 - mismatches / elements if elements else 1.0
 
 
 def _update(w: Tensor, grad: Tensor, m: Tensor, v: Tensor, k: int, rule: OnlineRule) -> Tensor:

@@ -61,7 +61,7 @@ def assert_masked_loss_equals_reference(
     assert torch.equal(out.spikes.double(), spikes)
     assert not out.spikes.requires_grad
     assert out.loss.dtype == acc
-    assert int(out.open_errors) == int((spikes != target).sum())
+    assert int(out.mismatches) == int((spikes != target).sum())
     flips, v_error = assert_spikes_close(
         out.spikes, z, dynamics, state=state, v=None, new_state=out.state.detach(), max_ulps=64
     )
@@ -162,9 +162,7 @@ def test_gradcheck_with_the_mask_held(device: str) -> None:
         out = functional.lif_masked_loss(z, target, state, beta=decay, **settings)
         return out.loss, out.state
 
-    assert (
-        0 < int(functional.lif_masked_loss(z, target, state, beta=0.9, threshold=dynamics.threshold).open_errors) < 30
-    )
+    assert 0 < int(functional.lif_masked_loss(z, target, state, beta=0.9, threshold=dynamics.threshold).mismatches) < 30
     given = [t.clone().requires_grad_() for t in (z, state, dynamics.decay, dynamics.threshold)]
     assert torch.autograd.gradcheck(loss, given)
 
@@ -177,7 +175,7 @@ def test_equations_5_to_8_by_hand(device: str, target: float, z: float, error: f
     current = torch.full((1, 1, 1), z, dtype=torch.float64, device=device, requires_grad=True)
     out = functional.lif_masked_loss(current, torch.full((1, 1, 1), target, device=device), leak=0.1)
     assert out.loss.item() == pytest.approx(0.5 * error**2, abs=1e-15)
-    assert int(out.open_errors) == int(error != 0)
+    assert int(out.mismatches) == int(error != 0)
     out.loss.backward()
     assert current.grad is not None
     assert current.grad.item() == pytest.approx(grad, abs=1e-15)

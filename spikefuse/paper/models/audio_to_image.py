@@ -153,7 +153,7 @@ class AudioToImage(_SoundToImage):
             images: index into ``maps`` of each sample's image, int64 ``[B]``.
 
         Raises:
-            TypeError, ValueError, FloatingPointError: as :func:`spikefuse.online.online_step_`.
+            TypeError, ValueError, FloatingPointError: as :func:`spikefuse.online.online_batch_`.
         """
         steps = inputs.shape[0]
         return self.audiocoder.learn_(inputs, maps.targets(images, steps))

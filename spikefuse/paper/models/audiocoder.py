@@ -128,9 +128,9 @@ class Audiocoder(nn.Module):
             targets: spikes ``[T, B, out_features]`` to emit, such as :meth:`spikefuse.paper.models.HiddenMaps.targets`.
 
         Raises:
-            TypeError, ValueError, FloatingPointError: as :func:`spikefuse.online.online_step_`.
+            TypeError, ValueError, FloatingPointError: as :func:`spikefuse.online.online_batch_`.
         """
-        return online.online_step_(self.weights, inputs, targets, self.rule)
+        return online.online_batch_(self.weights, inputs, targets, self.rule)
 
     def config(self) -> dict[str, Any]:
         """Kind, sizes and rule as plain values, for JSON; :meth:`from_config` takes them back.

@@ -184,9 +184,9 @@ class SpikingAutoencoder(nn.Module):
             targets: spikes ``[T, B, in_features]`` to emit; None for the inputs.
 
         Raises:
-            TypeError, ValueError, FloatingPointError: as :func:`spikefuse.online.online_step_`.
+            TypeError, ValueError, FloatingPointError: as :func:`spikefuse.online.online_batch_`.
         """
-        return online.online_step_(self.weights, inputs, inputs if targets is None else targets, self.rule)
+        return online.online_batch_(self.weights, inputs, inputs if targets is None else targets, self.rule)
 
     def config(self) -> dict[str, Any]:
         """Kind, sizes and rule as plain values, for JSON; :meth:`from_config` takes them back.

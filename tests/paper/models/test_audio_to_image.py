@@ -160,7 +160,7 @@ class TestAudioToImage:
         maps, images = net.hidden_maps(pictures(), seed=1), torch.tensor([0, 3, 3, 5, 1])
         weights = [weight.clone() for weight in net.audiocoder.weights]
         decoder = net.autoencoder.decoder_weight.clone()
-        expected = online.online_step_(weights, sound(), maps.targets(images, STEPS), net.audiocoder.rule)
+        expected = online.online_batch_(weights, sound(), maps.targets(images, STEPS), net.audiocoder.rule)
         assert net.learn_(sound(), maps, images).loss == expected.loss
         for mine, theirs in zip(net.audiocoder.weights, weights, strict=True):
             assert torch.equal(mine, theirs)

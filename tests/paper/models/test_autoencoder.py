@@ -80,7 +80,7 @@ def test_encode_and_decode_are_lif_layers() -> None:
 def test_learn_is_the_online_rule(trace: str) -> None:
     model = spiking(trace)
     weights = [weight.detach().clone() for weight in model.weights]
-    expected = online.online_step_(weights, spikes(), spikes(), model.rule)
+    expected = online.online_batch_(weights, spikes(), spikes(), model.rule)
     stats = model.learn_(spikes())
     assert stats.loss == expected.loss
     assert torch.equal(model.encoder_weight, weights[0])
