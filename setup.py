@@ -39,7 +39,7 @@ def torch_build() -> tuple[list[Extension], type[build_ext]]:
     """The libraries to build, and the command that builds them."""
     nvcc = native.find_nvcc()
     if nvcc is not None:
-        # What torch would derive from PATH is wrong where PATH holds a wrapper script.
+        # torch would derive a wrong folder from PATH if PATH holds a wrapper script.
         os.environ["CUDA_HOME"] = str(nvcc.toolkit)
     import torch
     from torch.utils.cpp_extension import BuildExtension

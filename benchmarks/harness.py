@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved timing, peak memory, the machine and its peaks, tables and result files."""
+"""Shared by all benchmarks: interleaved timing, peak memory, the machine and its peaks, tables and result files."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def peak_memory(case: Callable[[], object], device: str = "cpu") -> int | None:
     except OSError:
         case()
         return None
-    # What an op keeps of one batch for the next one of its thread, a new thread has not.
+    # An op keeps memory for the next batch of its thread; a new thread has none.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         thread.submit(case).result()
     return max(0, _status("VmHWM") - before)
@@ -131,7 +131,7 @@ def _status(field: str) -> int:
 
 
 def machine_peaks(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
-    """What this machine reaches, a CPU with these threads: a dense fp32 product, and a copy larger than its caches."""
+    """Measures this machine's peaks (a CPU with these threads): a dense fp32 product, a copy larger than its caches."""
     side, megabytes = (128, 1) if quick else (3072, 512) if device == "cpu" else (8192, 4096)
     a, b, c = (torch.rand(side, side, device=device) for _ in range(3))
     source = torch.rand(megabytes * 250_000, device=device)

@@ -31,7 +31,7 @@ def lif_step(v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loop(z: Tensor, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lif_step) -> Tensor:
-    """What one writes in plain PyTorch."""
+    """The recursion in plain PyTorch."""
     v, spikes = z.new_zeros(z.shape[1:]), []
     for current in z:
         fired, v = step(v, current)

@@ -26,7 +26,7 @@ class Bars:
     values: Mapping[str, float]
     ours: str
     notes: Mapping[str, str] = field(default_factory=dict)
-    """What stands behind a bar, beside its number."""
+    """The text behind a bar, beside its number."""
 
     def draw(self, axes: Axes) -> None:
         colors = [OURS if name == self.ours else OTHERS for name in self.values]
@@ -50,7 +50,7 @@ class Lines:
     levels: Mapping[str, float] = field(default_factory=dict)
     """Horizontal lines."""
     slope_guide: bool = False
-    """Whether a dotted line shows what grows in proportion to x."""
+    """True draws a dotted line in proportion to x."""
 
     def draw(self, axes: Axes) -> None:
         for name, (x, y) in self.series.items():

@@ -31,7 +31,7 @@ class Layer:
         return 12 * self.inputs * self.slice(ranks)
 
     def sent_bytes(self, ranks: int) -> int:
-        """What a rank contributes to the exchange of one step."""
+        """Bytes that a rank sends in one step."""
         return 4 * -(-self.slice(ranks) // 32) * self.samples
 
     @property

@@ -1,4 +1,4 @@
-"""What the two compiled libraries are made of and how: sources, flags, and whether the CUDA half is built.
+"""Describes the two compiled libraries: sources, flags, and the decision to build the CUDA half.
 
 setup.py, CMakeLists.txt and tools/cuda_check.py all ask here, so that nothing is listed twice. Nothing here imports
 torch: `python native.py WHAT TORCH_FOLDER` prints one list, one entry a line.
@@ -184,7 +184,7 @@ def find_nvcc(environ: Mapping[str, str] = os.environ) -> Nvcc | None:
 
 @dataclass(frozen=True)
 class CudaDecision:
-    """Whether the CUDA half is built, and why or why not."""
+    """The decision to build the CUDA half, and its reason."""
 
     build: bool
     reason: str
@@ -193,7 +193,7 @@ class CudaDecision:
 def decide_cuda(
     forced: str, torch_version: str, torch_cuda: str | None, nvcc: Nvcc | None, kernels: int, sanitize: str = ""
 ) -> CudaDecision:
-    """Whether to build the CUDA half; whether a GPU is visible plays no part, since wheels are built elsewhere.
+    """Decides whether to build the CUDA half. A visible GPU plays no part, since wheels are built elsewhere.
 
     Args:
         forced: SPIKEFUSE_CUDA: "1" must, "0" must not, "" where possible.

@@ -11,7 +11,7 @@ namespace spikefuse {
 // The values are those of spikefuse.online.OPTIMIZERS.
 enum class Optimizer : int { adam = 0, sgd = 1 };
 
-// What is the same for all weights in one time step; made in double and rounded once.
+// Per-step constants of the update, computed in double, rounded once.
 template <class acc_t>
 struct UpdateStep {
   acc_t beta1, one_minus_beta1, beta2, one_minus_beta2;

@@ -34,13 +34,13 @@ SF_HD acc_t masked_error(bool target, bool spike, acc_t v, acc_t threshold) {
   return target != spike ? error : acc_t(0);
 }
 
-// What reaches v[t] from v'[t], the spike taken as given: d v' / d v.
+// Gradient of v[t] from the gradient of v'[t] with the spike held constant: d v' / d v.
 template <class acc_t>
 SF_HD acc_t lif_reset_backward(Reset reset, acc_t grad_after_reset, bool spike) {
   return spike && reset == Reset::zero ? acc_t(0) : grad_after_reset;
 }
 
-// What reaches s[t] from v'[t] when the reset is not detached: d v' / d s.
+// Gradient of s[t] from the gradient of v'[t] when the reset is not detached: d v' / d s.
 template <class acc_t>
 SF_HD acc_t lif_reset_spike_backward(Reset reset, acc_t grad_after_reset, acc_t v, acc_t threshold) {
   const acc_t scale = reset == Reset::zero ? v : reset == Reset::subtract ? threshold : acc_t(0);

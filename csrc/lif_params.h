@@ -1,4 +1,4 @@
-// What the kernels of the LIF ops are given: pointers, strides and sizes, the same on both backends.
+// Arguments of the LIF kernels: pointers, strides and sizes, the same on both backends.
 #pragma once
 
 #include "lif.h"

@@ -1,4 +1,4 @@
-// What every arithmetic header needs: functions that compile for host and device and are always inlined, so that
+// Included by every arithmetic header: functions that compile for host and device and are always inlined, so that
 // each of them takes the instruction set of the kernel that calls it.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What the online rule is told, as spikefuse.online.OnlineRule has it; its arithmetic is here, in lif.h, surrogate.h
+// Settings of the online rule, as in spikefuse.online.OnlineRule; its arithmetic is here, in lif.h, surrogate.h
 // and adam.h.
 #pragma once
 
@@ -19,7 +19,7 @@ struct OnlineRule {
   Optimizer optimizer;
 };
 
-// What the shared trace e decays by from the step before: e[t] = decay * e'[t-1] + x[t], e'[t-1] = e[t-1] * (1 - spikes
+// Decay of the shared trace e from the step before: e[t] = decay * e'[t-1] + x[t], e'[t-1] = e[t-1] * (1 - spikes
 // / D), where `spikes` of the layer's neurons spiked at t - 1.
 template <class acc_t>
 SF_HD acc_t shared_trace_factor(const OnlineRule<acc_t>& rule, int64_t inputs, int64_t spikes) {

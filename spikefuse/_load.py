@@ -35,7 +35,7 @@ DRIVER_FILES: Final = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load` loaded.
+    """The libraries that `load` has loaded.
 
     Attributes:
         cpu_library: the library with the schemas and the CPU ops.
@@ -49,7 +49,7 @@ class LoadReport:
 
 
 def build_info() -> dict[str, Any]:
-    """What the libraries were built with and for; empty where they were compiled by hand, without setup.py.
+    """Reads how the libraries were built; empty if they were compiled by hand, without setup.py.
 
     Keys: ``spikefuse``, ``torch``, ``torch_cuda`` (or None), ``torch_target`` (the oldest torch they run with),
     ``compiler``, ``sanitize``, ``cuda_built``, ``cuda_reason`` (why or why not), ``cuda_archs``, ``nvcc`` (or None),
@@ -121,7 +121,7 @@ def _load_library(library: Path) -> None:
 
 
 def _explain(error: str, library: Path) -> str:
-    """What the dynamic linker's message means for a user."""
+    """Explains the dynamic linker's message to a user."""
     info = build_info()
     fit = (
         f"It was built with torch {info.get('torch', 'of an unknown version')} for torch >= "

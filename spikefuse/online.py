@@ -106,7 +106,7 @@ class OnlineRule:
 
     @property
     def clamps(self) -> bool:
-        """Whether v is clamped to the threshold: v_clamp, or what the trace's reading implies."""
+        """True if v is clamped to the threshold: v_clamp, or the default of the trace."""
         return self.trace == "shared" if self.v_clamp is None else self.v_clamp
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class OnlineRule:
 
 @dataclasses.dataclass(frozen=True)
 class OnlineStats:
-    """What one batch of online learning reports."""
+    """Report on one batch of online learning."""
 
     loss: float
     """1/2 sum E^2 over time and outputs, mean over the batch (eq 8), each step with the weights it had."""

@@ -1,4 +1,4 @@
-"""What parity tests share: inputs in every memory layout, and comparisons whose tolerances follow from error analysis.
+"""Shared by parity tests: inputs in every memory layout, and comparisons whose tolerances follow from error analysis.
 
 ``u`` is the unit roundoff of the accumulation type: each rounding changes a number by at most u times its size. The
 oracle is evaluated in float64, whose own rounding is far below every bound made here.

@@ -40,7 +40,7 @@ class Backend:
 
 
 def cuda_kernels() -> bool:
-    """Whether there is a GPU, and this build has kernels for it."""
+    """True if there is a GPU, and this build has kernels for it."""
     return torch.cuda.is_available() and torch._C._dispatch_has_kernel_for_dispatch_key(
         "spikefuse::lif_forward", "CUDA"
     )

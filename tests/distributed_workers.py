@@ -1,4 +1,4 @@
-"""What the ranks of tests/test_distributed.py run: functions at the top of a module, for processes that import them."""
+"""Functions that the ranks of tests/test_distributed.py run, at the top of a module that processes can import."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def save_states(folder: str) -> None:
 
 
 def load_states(folder: str) -> list[dict[str, Tensor]]:
-    """What was saved, whole, after it was loaded over zeros."""
+    """Returns the whole saved tensors, loaded over zeros."""
     loaded = []
     for name, state in checkpoint_states():
         for tensor in state.values():

@@ -56,7 +56,7 @@ class Ranks:
     def launch(
         self, ranks: int, folder: Path, run: Callable[..., Any], *arguments: Any, timeout: float = 60
     ) -> list[Any]:
-        """What each rank's ``run(*arguments)`` returned; ``run`` is at the top of an importable module."""
+        """Returns each rank's ``run(*arguments)``; ``run`` is at the top of an importable module."""
         folder.mkdir(parents=True, exist_ok=True)
         context = mp.get_context("spawn")
         while len(self._ranks) < ranks:

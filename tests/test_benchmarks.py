@@ -117,7 +117,7 @@ PEERS = {"snnTorch": "snntorch", "SpikingJelly": "spikingjelly", "Norse": "norse
 
 
 class TestOnOneDevice:
-    """What a benchmark compares with runs on a GPU: no tensor of it is left on the CPU."""
+    """A benchmark's baselines run on a GPU: none of their tensors is left on the CPU."""
 
     def test_mixed_devices_are_found(self) -> None:
         with OnOneDevice(), pytest.raises(AssertionError, match=r"mul.Tensor of tensors on \['meta', 'cpu'\]"):

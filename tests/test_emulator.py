@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spikefuse import OnlineRule, _load, functional, online, ops, reference
 from spikefuse.online import OnlineStats
+from spikefuse.surrogate import SURROGATES
 
 EMULATED = torch.ops.spikefuse_emulated
 if not hasattr(EMULATED, "reverse_blocks"):
@@ -118,7 +119,7 @@ torch.ops.spikefuse_emulated.reverse_blocks(torch.zeros(256), 64, {mistake})
 
 
 def kernels_outputs() -> dict[str, list[Tensor]]:
-    """What every op returns, at sizes of several blocks, warps, and tiles, with odd tails."""
+    """Outputs of every op, at sizes of several blocks, warps, and tiles, with odd tails."""
     z = uniform(9, 5, 777, low=-0.5, high=1.5, dtype=torch.float32)
     target, one = reference.pack(spike_train(9, 5, 777)), torch.ones(1)
     forward = EMULATED.lif_forward(z, None, 0.9 * one, one, target, 0)
@@ -301,12 +302,19 @@ def test_constants_of_their_own_keep_rows_apart(per_neuron: bool) -> None:
 
 @pytest.mark.parametrize("layout", ["batch_first", "every_second_neuron", "stride_0", "offset"])
 def test_strided_currents_are_read_where_they_lie(layout: str) -> None:
-    # No copy: what the launcher allocates are outputs only, so a layout cannot be told from the results.
     z = lay_out(uniform(6, 4, 64, high=1.3, dtype=torch.float32), layout)
-    one = torch.ones(1)
-    strided = EMULATED.lif_forward(z, None, 0.9 * one, one, None, 0)
-    plain = EMULATED.lif_forward(z.contiguous(), None, 0.9 * one, one, None, 0)
-    assert all(torch.equal(a, b) for a, b in zip(strided, plain, strict=True))
+    plain = z.contiguous()
+    constants = (torch.full((1,), 0.9), torch.ones(1))
+    state = torch.zeros(64, 4).t()  # the launcher copies a state that is not contiguous: copies are counted
+    results = []
+    for current, held, copies in ((z, None, 0), (plain, None, 0), (plain, state, 1)):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            results.append(EMULATED.lif_forward(current, held, *constants, None, 0))
+        names = [event.name for event in profile.events()]
+        assert names.count("aten::new_empty") >= 5, "outputs are allocated by torch"
+        assert names.count("aten::clone") == copies
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -315,13 +323,12 @@ def test_the_same_bits_as_the_cpu_backend(dtype: torch.dtype) -> None:
     z = uniform(9, 5, 777, low=-0.5, high=1.5, dtype=dtype)
     decay = uniform(777, low=0.7, high=0.95, dtype=torch.float32)
     grads = (uniform(9, 5, 777, low=-1, high=1, dtype=dtype), uniform(9, 5, 777, low=-1, high=1, dtype=torch.float32))
-    for i, surrogate in enumerate(functional.RESETS):
-        reset = functional.RESETS[surrogate]
+    for reset, surrogate in itertools.product(functional.RESETS.values(), SURROGATES.values()):
         results = []
         for library in (torch.ops.spikefuse, EMULATED):
             spikes, v, state, *_ = library.lif_forward(z, None, decay, torch.ones(1), None, reset)
             back = library.lif_backward(
-                *(*grads, state, None, v, None, decay, torch.ones(1), None, dtype, reset, False, i, 1.5, True)
+                *(*grads, state, None, v, None, decay, torch.ones(1), None, dtype, reset, False, surrogate, 1.5, True)
             )
             results.append([spikes, v, state, *back])
         assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

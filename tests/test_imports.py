@@ -18,7 +18,7 @@ PACKAGE = Path(spikefuse.__file__).parent
 
 PAPER = ("paper", "cli")
 CORE = ("_load", "_renamed", "functional", "init", "layers", "online", "ops", "packed", "surrogate")
-"""What every model needs."""
+"""The parts that every model needs."""
 
 AROUND = ("audio", "data", "distributed", "interop", "monitor", "reference")
 

@@ -36,7 +36,7 @@ def make_problem(
 def learn(
     device: str, weights: list[Tensor], x: Tensor, y: Tensor, rule: OnlineRule
 ) -> tuple[list[Tensor], OnlineStats]:
-    """What a batch makes of weights on a device, on the CPU again; the weights given stay as they are."""
+    """Learns a batch on a device; returns new weights on the CPU and leaves the given ones as they are."""
     weights = [w.clone().to(device) for w in weights]
     stats = online.online_batch_(weights, x.to(device), y.to(device), rule)
     return [w.cpu() for w in weights], dataclasses.replace(stats, spike_counts=[c.cpu() for c in stats.spike_counts])

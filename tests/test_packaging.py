@@ -1,4 +1,4 @@
-"""What is built, how and why; what the built libraries depend on; and, slowly, installing in every supported way."""
+"""The build and its decisions, the libraries' dependencies, and, slowly, every supported way to install."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Failures that users of other libraries reported, by their numbers in the project's list, and where each is tested.
 
-What the other files test is listed at the end, and a test checks that the list is whole and that each entry exists.
+A list at the end names the tests of other files; a test checks that it is whole and that each entry exists.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ FORMULAS = {
 
 
 def derivative(name: str, x: Tensor, slope: float, device: str = "cpu") -> Tensor:
-    """What the compiled op makes of d spike / d v at v - threshold = x."""
+    """The compiled op's d spike / d v at v - threshold = x."""
     v = x.to(device).reshape(1, 1, -1).requires_grad_()
     functional.lif(v, leak=0.1, threshold=0.0, surrogate=name, slope=slope).spikes.sum().backward()
     assert v.grad is not None

@@ -1,4 +1,4 @@
-// What the online rule keeps for one batch: plain pointers into buffers that online.cpp owns.
+// State of the online rule for one batch: plain pointers into buffers that online.cpp owns.
 #pragma once
 
 #include "../lif.h"
@@ -98,7 +98,7 @@ uint32_t* slice_spikes_at(const OnlineBatch<acc_t>& p, int64_t b, int64_t t) {
   return x.call ? x.gathered + x.rank * words_for(x.slice) * p.B + b : spikes_at(p, p.layer[0], b, t);
 }
 
-// What a thread works in.
+// Scratch memory of a thread.
 template <class acc_t>
 struct OnlineScratch {
   acc_t* row;          // the widest layer

@@ -140,7 +140,7 @@ struct WindowChanges {
   int32_t age[kMostChanges];
   acc_t sum[kMostChanges];  // from that age on: the same as make_window's
 
-  // Those of ages 0 ... t; returns how many, or -1 where they are more than kMostChanges.
+  // Finds the changes of ages 0 ... t; returns their number, or -1 if it exceeds kMostChanges.
   SF_HD int list(const acc_t* table, acc_t decay8, const uint64_t* history, int64_t shift, int64_t t) {
     acc_t carried = 0, power = 1;
     int count = 0;

@@ -1,4 +1,4 @@
-// What kernels share: dynamic shared memory, vectors of 16 bytes, sums over a block.
+// Shared by all kernels: dynamic shared memory, vectors of 16 bytes, sums over a block.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,4 +1,4 @@
-// What every launcher shares: the device and stream of a tensor, launches, and grid sizes as pure host functions.
+// Shared by all launchers: the device and stream of a tensor, launches, and grid sizes as pure host functions.
 //
 // With SPIKEFUSE_EMULATED, a C++ compiler takes the same sources and a launch runs on the CPU (tests/emulator).
 #pragma once
@@ -20,7 +20,7 @@
 
 namespace spikefuse::cuda {
 
-// A parameter's type, found from the kernel alone, so that what is given to a launch is converted to it.
+// Non-deduced parameter type: launch arguments convert to the kernel's types.
 template <class T>
 struct type_identity {
   using type = T;
@@ -70,7 +70,7 @@ class DeviceStreamGuard {
   cudaStream_t stream_;
 };
 
-// What a kernel may have without being asked for it; more must be allowed first.
+// Dynamic shared memory that every kernel may use; a larger amount must be allowed first.
 constexpr size_t kCommonSharedBytes = 48 * 1024;
 
 inline void allow_shared_bytes(const void* function, size_t bytes) {

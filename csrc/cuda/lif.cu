@@ -6,7 +6,7 @@
 
 namespace spikefuse::cuda {
 
-// Whether every row of [T, B, N] can be read `count` elements at a time: neighbours in memory, and rows aligned.
+// True if every row of [T, B, N] can be read `count` elements at a time: neighbours in memory, and rows aligned.
 template <class T>
 static bool reads_packed(const Strided<T>& x, int count) {
   return !x.data || (x.n == 1 && x.t % count == 0 && x.b % count == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0);
@@ -28,7 +28,7 @@ template <class P, class... T>
 static void make_one_row(P& p, Strided<T>&... read) {
   p.N *= p.B;
   p.B = 1;
-  // The only row starts at 0: what the stride to the next one was must not decide how it is read.
+  // The only row starts at 0, so the stride to a next row must not decide how it is read.
   ((read.b = 0, read.n = 1), ...);
 }
 

@@ -29,7 +29,7 @@ __device__ __forceinline__ void load_parameter(const acc_t* values, int64_t stri
   SF_UNROLL for (int i = 0; i < kCount; ++i) x[i] = values[(n + i) * stride];
 }
 
-// What a block found wrong in its neurons' spikes: summed by sum_errors_kernel.
+// Per-block partial loss and mismatch count; sum_errors_kernel adds them up.
 struct BlockErrors {
   double* loss;
   int64_t* mismatches;

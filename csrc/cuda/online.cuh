@@ -51,7 +51,7 @@ __device__ void online_updates(const OnlineBatch<acc_t>& p, int64_t t, const Onl
   }
 }
 
-// What is the same for all weights in each step.
+// Per-step constants of the update, the same for all weights.
 template <class acc_t>
 __device__ void begin_batch(const OnlineBatch<acc_t>& p) {
   for (int64_t t = global_thread(); t < p.T; t += all_threads()) {

@@ -1,4 +1,4 @@
-// What the online rule keeps for one batch: plain pointers into memory that online.cu owns.
+// State of the online rule for one batch: plain pointers into memory that online.cu owns.
 #pragma once
 
 #include "../lif.h"
@@ -49,7 +49,7 @@ struct OnlineBatch : OnlineRule<acc_t> {
   int32_t* rows_due;                   // [in] rows to update at this step, in any order
   unsigned long long* rows_due_count;  // [T]
 
-  // What each block works in.
+  // Scratch memory of each block.
   acc_t* coefficient;  // shared: [blocks, depth, B]
   int32_t* samples;    // [blocks, B]
   acc_t* windows;      // gated: [blocks, warps, T] where shared memory has no room for them, else null
@@ -95,7 +95,7 @@ __device__ __forceinline__ uint32_t* spikes_at(const OnlineBatch<acc_t>& p, cons
   return layer.spikes + (t * p.B + b) * words_for(layer.neurons);
 }
 
-// Whether neuron m of this rank spiked at step t.
+// True if neuron m of this rank spiked at step t.
 template <class acc_t>
 __device__ __forceinline__ bool spiked(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t t,
                                        int64_t b, int64_t m) {

@@ -5,7 +5,7 @@
 
 namespace spikefuse::cuda {
 
-// What the trace of a layer's inputs decays by before step t, from its neurons' spikes at t - 1.
+// Decay of the trace of a layer's inputs before step t, from its neurons' spikes at t - 1.
 template <class acc_t>
 __device__ void make_trace_factors(const OnlineBatch<acc_t>& p, int l, int64_t t) {
   if (p.trace != Trace::shared || t == 0) return;

@@ -42,7 +42,7 @@ __device__ __forceinline__ uint32_t expand_bits(uint32_t word, int shift) {
   return ((pair & 1u) | (pair & 2u) << 15) * 0x3f80u;  // 1.0
 }
 
-// What is left of two floats once their bf16 parts are taken away; nothing of what is infinite or NaN.
+// Remainders of two floats after their bf16 parts are subtracted; 0 for infinity and NaN.
 __device__ __forceinline__ void subtract_bf16(float& low, float& high, uint32_t parts) {
   const uint32_t bits[2] = {parts << 16, parts & 0xffff0000u};
   float part[2];

@@ -207,7 +207,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _may(path: str | PathLike[str], access: int) -> bool:
-    """Whether this process, as the user it acts for, has the permission."""
+    """True if this process, as the user it acts for, has the permission."""
     return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
 
 

@@ -1,4 +1,4 @@
-"""What a result file says of its own making: the source, the software and the device."""
+"""Origin of a result file: the source, the software and the device."""
 
 from __future__ import annotations
 

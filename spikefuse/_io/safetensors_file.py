@@ -133,7 +133,7 @@ def restoring(path: str | Path) -> Iterator[None]:
 
 
 def check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Whether a file has these tensors, before a model is made of its sizes: a lying one must not be allocated.
+    """Checks that a file has these tensors before a model of its sizes is allocated: the sizes may be false.
 
     Raises:
         KeyError: one is missing.

@@ -41,7 +41,7 @@ _RECORDINGS_AT_ONCE: Final = 512
 
 
 class Loadable(Protocol):
-    """What :meth:`Cochleagram.encode` reads: a ``spikefuse.data.Recording``, or anything with its ``load``."""
+    """Input of :meth:`Cochleagram.encode`: a ``spikefuse.data.Recording``, or any object with its ``load``."""
 
     def load(self) -> tuple[Tensor, int]:
         """Sound ``[channel, time]`` and its sample rate in Hz."""
@@ -56,7 +56,7 @@ class Cochleagram(nn.Module):
     full scale matters: floating-point sound is expected within ±1, and integers are divided by their type's full scale
     (uint8 after 128 was taken off).
 
-    What recordings hold, and what comes of it:
+    Contents of recordings and the result:
 
     * silence gives zeros, never NaN; clipped sound is taken as it is; a constant offset is filtered out by the ear;
     * more than one channel is an error unless ``stereo="mean"``;
@@ -125,7 +125,7 @@ class Cochleagram(nn.Module):
         return self.frames * self.ear.channels
 
     def extra_repr(self) -> str:
-        """What print shows between the brackets."""
+        """The text that print shows between the brackets."""
         return f"{self.ear}, frames={self.frames}, features={self.features}"
 
     def forward(
@@ -284,7 +284,7 @@ class Cochleagram(nn.Module):
 
 
 def _name(recording: Any, index: int) -> str:
-    """What to call a recording in an error."""
+    """Names a recording in an error."""
     name = getattr(recording, "name", None)
     return name if isinstance(name, str) else f"recordings[{index}]"
 

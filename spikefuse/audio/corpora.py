@@ -31,8 +31,8 @@ class Sounds:
     Attributes:
         train_rates: cochleagrams of the training recordings, ``[N, features]``.
         train_labels: int64 ``[N]``.
-        test_rates: likewise.
-        test_labels: likewise.
+        test_rates: the same, of the test half.
+        test_labels: the same, of the test half.
         classes: names.
     """
 

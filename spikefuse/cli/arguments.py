@@ -61,7 +61,7 @@ class SplitName(str, Enum):
 
 
 def examples(*lines: str) -> str:
-    """What a command's help ends with: one example a line."""
+    """Formats the end of a command's help: one example a line."""
     return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
 
 

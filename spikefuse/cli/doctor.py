@@ -1,4 +1,4 @@
-"""What this installation can do on this machine, and why not more."""
+"""Reports the abilities of this installation on this machine, and the reason of each limit."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _RIFF: Final[dict[bytes, Literal["little", "big"]]] = {b"RIFF": "little", b"RIFX
 _SPHERE: Final = b"NIST_1A\n"
 _MAX_SPHERE_HEADER: Final = 1 << 20
 _UNKNOWN_SIZE: Final = 0xFFFFFFFF
-"""What programs that write to a pipe leave as the size of the data."""
+"""Data size written by programs that write to a pipe and do not know it."""
 
 
 class Waveform(NamedTuple):

@@ -1,4 +1,4 @@
-"""What every data set is loaded as."""
+"""The type of every loaded data set."""
 
 from __future__ import annotations
 

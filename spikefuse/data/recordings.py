@@ -1,4 +1,4 @@
-"""What every corpus of speech is loaded as: a list of labelled recordings that are read when asked for."""
+"""The type of every corpus of speech: a list of labelled recordings, each read on demand."""
 
 from __future__ import annotations
 

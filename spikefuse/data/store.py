@@ -268,7 +268,7 @@ class _RichBar:
 
 @contextmanager
 def _progress(pooch: Any, description: str) -> Iterator[Any]:
-    """What to hand to pooch as its progress bar: one of rich, else of tqdm, else none, where pooch logs one line."""
+    """Chooses pooch's progress bar: rich's, else tqdm's, else none; pooch then logs one line."""
     if find_spec("rich") is None:
         yield find_spec("tqdm") is not None
         return

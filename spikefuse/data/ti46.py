@@ -148,7 +148,7 @@ def _without_copies(root: Path, found: Iterable[Recording]) -> tuple[Recording, 
 
 
 def _report(root: Path, recordings: tuple[Recording, ...]) -> str:
-    """What is missing, by split and speaker, of a corpus that is not whole."""
+    """Names the missing parts of an incomplete corpus, by split and speaker."""
     if not recordings:
         return (
             f"load_ti46: {root}: expected {NUM_RECORDINGS:,} digit files such as ti20/train/f1/00f1set0.wav or "

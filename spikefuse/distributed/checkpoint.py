@@ -283,7 +283,7 @@ def load_(path: str | Path, state: Mapping[str, Tensor], group: Group = None) ->
 
 
 def _reasons(error: CheckpointException) -> str:
-    """What the ranks raised; the error that torch makes of it is no Exception."""
+    """Joins the errors of the ranks; torch wraps them in one that is no Exception."""
     return "; ".join(f"rank {rank}: {wrapped[0]}" for rank, wrapped in error.failures.items())
 
 

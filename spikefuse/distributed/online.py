@@ -92,7 +92,7 @@ def online_batch_(
     Args:
         weights: as :func:`shard` gave them, at least two layers; updated in place.
         inputs: spikes ``[T, B, in]``, packed or dense, the same on all ranks.
-        targets: spikes ``[T, B, out]`` for the last layer, likewise.
+        targets: spikes ``[T, B, out]`` for the last layer, the same on all ranks.
         rule: the settings, the same on all ranks.
         group: the ranks.
 

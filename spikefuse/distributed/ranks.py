@@ -1,4 +1,4 @@
-"""Who holds which neurons, and the exchanges between ranks."""
+"""Slices of neurons by rank, and the exchanges between ranks."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class _GatherSpikes(torch.autograd.Function):
 
 
 class _CopyToRanks(torch.autograd.Function):
-    """What all ranks have and each uses for its own neurons: its gradient is the sum of theirs."""
+    """Identity forward, all-reduce backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:

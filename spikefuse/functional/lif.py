@@ -17,11 +17,11 @@ from spikefuse.packed import PackedSpikes
 from spikefuse.surrogate import surrogate_id
 
 RESETS: Final[dict[str, int]] = {"zero": 0, "subtract": 1, "none": 2}
-"""What a spike does to v: to zero, minus the threshold, or nothing. The numbers are ``enum class Reset``'s."""
+"""Resets of v after a spike: to zero, minus the threshold, or none. The numbers are ``enum class Reset``'s."""
 
 
 class LIFOutput(NamedTuple):
-    """What a LIF recursion returns."""
+    """Outputs of a LIF recursion."""
 
     spikes: Tensor
     """0/1 in the dtype of the input, ``[T, B, N]``."""
@@ -32,7 +32,7 @@ class LIFOutput(NamedTuple):
 
 
 class MaskedLossOutput(NamedTuple):
-    """What the masked membrane-potential loss returns."""
+    """Outputs of the masked membrane-potential loss."""
 
     loss: Tensor
     """1/2 sum E^2 over time, samples and neurons; a scalar of v's dtype."""

@@ -2,9 +2,9 @@
 // waits for others at a barrier or in a warp's collective. Which fibre goes on next is drawn from a seed, so code that
 // relies on an order that no barrier guarantees gives other results from seed to seed.
 //
-// What is undefined on a GPU is an error here: a barrier that some threads of the block never reach, a collective that
-// lanes of its mask never reach or reach with another collective. Shared memory is heap memory of the very size that
-// was asked for, made anew for every block and filled with 0xff, which reads as NaN.
+// Undefined behaviour of a GPU is an error here: a barrier that some threads of the block never reach, a collective
+// that lanes of its mask never reach or reach with another collective. Shared memory is heap memory of the very size
+// that was asked for, made anew for every block and filled with 0xff, which reads as NaN.
 #pragma once
 
 #include <array>
@@ -30,7 +30,7 @@ struct Launch {
   bool cooperative = false;  // all blocks are there at once and may meet at grid_barrier
 };
 
-// What the lanes of a warp exchange in one collective: up to this many bytes each.
+// Bytes that each lane of a warp can exchange in one collective.
 constexpr size_t kPayload = 64;
 
 struct Meeting {
@@ -82,7 +82,7 @@ Block& block();
 inline int lane() { return block().lane(); }
 inline void grid_barrier() { block().grid_barrier(); }
 
-// What each lane gave.
+// The values that the lanes gave.
 template <class T>
 class LaneValues {
  public:

@@ -1,4 +1,4 @@
-"""What an entry is made of: cases, charts, and the jobs of the paper at a given size."""
+"""Parts of an entry: cases, charts, and the jobs of the paper at a given size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spikefuse.paper.experiments.claims import Claim
 from spikefuse.paper.experiments.jobs import ImageJob, Job, SoundJob
 
 ERROR: Final = "MSE (1 = silent net)"
-"""What charts call the error."""
+"""Label of the error in charts."""
 
 READINGS: Final = ("shared", "gated")
 
@@ -21,7 +21,7 @@ class Sizes:
     Attributes:
         name: for the outputs.
         images: training images, None for all.
-        fashion_images: of Fashion-MNIST, likewise.
+        fashion_images: the same, of Fashion-MNIST.
         test_images: that each split is measured on, None for 10,000.
         recordings: training recordings, None for all.
         sound_hidden: hidden neurons of the audiocoders.
@@ -67,7 +67,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """What to draw.
+    """A chart to draw.
 
     Attributes:
         kind: "bars" of a measure, "curve" of the error over training, "lines" of a measure over the cases' ``x``, or
@@ -75,7 +75,7 @@ class Chart:
         heading: above it.
         cases: names of the cases, of all but "lines".
         x: label of the x axis, with its unit.
-        y: likewise; without meaning for "bars", whose measures are on the x axis.
+        y: label of the y axis; without meaning for "bars", whose measures are on the x axis.
         measure: such as "test.mse".
         groups: label and names of the cases of each line, of "lines".
     """

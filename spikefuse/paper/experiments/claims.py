@@ -1,4 +1,4 @@
-"""Whether results bear out what the paper says: each claim as margins that are positive where they do."""
+"""Judges the paper's claims by results: each claim is a set of margins, positive if the results confirm it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Comparison:
     inclusive: bool = False
 
     def holds(self, margin: float) -> bool:
-        """Whether it does by this margin."""
+        """True if the margin confirms the claim."""
         return margin > 0 or (self.inclusive and margin == 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What the paper says, or what we say beyond it.
+    """A claim of the paper, or one of ours beyond it.
 
     Attributes:
         text: in our words.
@@ -45,7 +45,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What has come of a claim.
+    """The verdict on a claim.
 
     Attributes:
         outcome: "confirmed" (in every seed), "in some seeds" (on average, but not in each), or "not confirmed".
@@ -150,7 +150,7 @@ def larger_gain(first: tuple[str, str], second: tuple[str, str], measure: str) -
 
 
 def judge(claim: Claim, of: Lookup) -> Verdict:
-    """What results say to a claim.
+    """Judges a claim by results.
 
     Args:
         claim: to judge.

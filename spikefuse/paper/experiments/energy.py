@@ -1,4 +1,4 @@
-"""What arithmetic a net takes for one sample, and the energy of it: synaptic operations against MACs.
+"""Counts the arithmetic of a net for one sample, and its energy: synaptic operations against MACs.
 
 A spike costs one accumulation for each neuron that it reaches; where there is none, nothing is added. An artificial net
 multiplies and accumulates at every synapse. Energies are those of 32-bit floating point in 45 nm CMOS at 0.9 V: M.
@@ -23,7 +23,7 @@ ADD_JOULES: Final = 0.9e-12
 """Of an addition, fp32, 45 nm."""
 
 MULTIPLY_JOULES: Final = 3.7e-12
-"""Of a multiplication, likewise."""
+"""Energy of a multiplication, from the same source."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def artificial(layers: Sequence[int]) -> Operations:
 
 
 def measures(job: Job, results: Mapping[str, Any]) -> dict[str, float] | None:
-    """What a job's net takes for one test sample.
+    """Counts the operations of a job's net for one test sample.
 
     Args:
         job: of any kind.

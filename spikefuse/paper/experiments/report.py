@@ -182,7 +182,7 @@ class _Lookup:
         return values
 
     def diverged(self, name: str) -> bool:
-        """Whether the case diverged in any seed."""
+        """True if the case diverged in any seed."""
         return any("diverged" in result for result in self.results(self.cases[name]))
 
     def values(self, name: str, measure: str) -> list[float]:
@@ -220,7 +220,7 @@ def _draw(chart: Chart, lookup: _Lookup, sizes: Sizes) -> bytes | None:
 
 
 def _kept_pictures(chart: Chart, lookup: _Lookup, sizes: Sizes, out: Path) -> list[dict[str, str]]:
-    """What jobs drew when they were run; one that diverged drew nothing."""
+    """Pictures that jobs drew when they ran; a job that diverged drew none."""
     found = []
     for name in chart.cases:
         path = execute.picture_path(out / JOBS, with_seed(lookup.cases[name].job, 0))

@@ -47,7 +47,7 @@ class ANNRule:
 
 @dataclasses.dataclass(frozen=True)
 class ANNStats:
-    """What one batch of the artificial network's training reports."""
+    """Report on one batch of the artificial network's training."""
 
     loss: float
     """1/2 sum (output - target)^2 over outputs, mean over the batch, before the step."""
@@ -134,7 +134,7 @@ class ReLUNetwork(nn.Module):
         return ANNStats(value, outputs.detach())
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """What the optimizer carries from batch to batch, as ``"<parameter>.<name>"``; empty for SGD."""
+        """Returns the optimizer's state as ``"<parameter>.<name>"``; empty for SGD."""
         return {
             f"{parameter}.{name}": value
             for parameter, weight in self.named_parameters()
@@ -251,7 +251,7 @@ class ANNAutoencoder(ReLUNetwork):
 class ANNAudiocoder(ReLUNetwork):
     """A :class:`ReLUNetwork` that learns to put out an artificial autoencoder's hidden vector of an image.
 
-    What the spiking :class:`spikefuse.paper.models.Audiocoder` is compared with (PAPER's AC-ANN, 58,500-2,048-196). The
+    The baseline of the spiking :class:`spikefuse.paper.models.Audiocoder` (PAPER's AC-ANN, 58,500-2,048-196). The
     loss is ``1/2 sum (output - target)^2``, summed over outputs, mean over the batch. Targets may be :func:`quantized`.
 
     Args:

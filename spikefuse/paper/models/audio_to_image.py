@@ -183,7 +183,7 @@ class AudioToImage(_SoundToImage):
         )
 
     def extra_repr(self) -> str:
-        """What the parts do not show."""
+        """The settings that the parts do not show."""
         return f"duration={self.duration}, image_rate={self.image_rate}"
 
 

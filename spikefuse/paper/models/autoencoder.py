@@ -16,7 +16,7 @@ from spikefuse.packed import PackedSpikes
 
 @dataclass(frozen=True)
 class Preset:
-    """What one reading of the paper says beyond the equations.
+    """Settings of one reading of the paper, beyond the equations.
 
     Attributes:
         rule: of the online learning.

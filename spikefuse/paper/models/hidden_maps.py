@@ -1,4 +1,4 @@
-"""What an audiocoder learns to put out: the hidden states of images, as few bits each as wished.
+"""Targets of an audiocoder: the hidden states of images, with a chosen number of bits each.
 
 Source: Roy, Panda & Roy (2019), doi 10.3389/fnins.2019.00621, section 3.2.
 """

@@ -55,7 +55,7 @@ class SynthesisEvaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Baselines:
-    """What images score that know nothing of the sound, by the same metric."""
+    """Scores of images that ignore the sound, by the same metric."""
 
     mean_image: float
     """The mean training image, whatever was said."""
@@ -169,7 +169,7 @@ class Synthesis:
     images: Tensor
     """``[B, pixels]``: output spikes summed over time, int32, or activations."""
     code: Tensor
-    """What the audiocoder put out, ``[B, hidden]``: likewise."""
+    """Output of the audiocoder, ``[B, hidden]``, in the same form."""
     hidden_rate: float | None = None
     """Spikes of the audiocoder's hidden layer per neuron and step, 0 to 1."""
     output_rate: float | None = None

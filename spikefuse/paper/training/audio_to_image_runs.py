@@ -46,7 +46,7 @@ SMALL_HIDDEN: Final = 1024
 
 @dataclasses.dataclass(frozen=True)
 class SynthesisOptions:
-    """What a user may ask of a run; None is for what was left open."""
+    """Options of a run; None takes the default."""
 
     autoencoder: Path | None = None
     corpus: str | None = None
@@ -69,7 +69,7 @@ class SynthesisOptions:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Material:
-    """What a run learns from and is measured on."""
+    """Training and test data of a run."""
 
     heard: corpora.Sounds
     pairs: Pairs
@@ -186,7 +186,7 @@ def synthesize_files(
 
 
 def _new_run(options: SynthesisOptions) -> dict[str, Any]:
-    """What says which sounds and images a run is on."""
+    """The options that choose a run's sounds and images."""
     corpus = options.corpus or "fsdd"
     images = "mnist" if options.autoencoder is None else autoencoder_runs.dataset_of(_autoencoder(options.autoencoder))
     return {
@@ -281,7 +281,7 @@ def _options_of(kept: checkpoint.SynthesisCheckpoint) -> SynthesisOptions:
 
 
 def _reader(trainer: SynthesisTrainer, material: Material) -> digit_classifier.Recogniser | None:
-    """Who reads the images, where they are MNIST's digits and so are the sounds' classes."""
+    """The classifier of the images, if images and sounds are digits."""
     if trainer.model.image_features != 784 or material.heard.classes != tuple("0123456789"):
         return None
     return digit_classifier.recogniser()

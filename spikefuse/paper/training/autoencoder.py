@@ -122,7 +122,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """What a spiking autoencoder makes of images."""
+    """Outputs of a spiking autoencoder for images."""
 
     input_counts: Tensor
     """Input spikes summed over time, int32 ``[B, in_features]``."""

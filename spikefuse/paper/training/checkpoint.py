@@ -45,7 +45,7 @@ VERSION: Final = 1
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """Contents of a checkpoint.
 
     Attributes:
         model: with its trained weights.
@@ -212,7 +212,7 @@ AUDIO_TO_IMAGE_VERSION: Final = 1
 
 @dataclasses.dataclass(frozen=True)
 class SynthesisCheckpoint:
-    """What a checkpoint holds; see :class:`Checkpoint`.
+    """Contents of a checkpoint; see :class:`Checkpoint`.
 
     Attributes:
         model: with its trained weights.

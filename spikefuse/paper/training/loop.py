@@ -114,7 +114,7 @@ class BatchRun(ABC):
 
     @property
     def done(self) -> bool:
-        """Whether no batch is left."""
+        """True if no batch is left."""
         return self.batch >= self.total_batches
 
     def step(self) -> dict[str, float]:

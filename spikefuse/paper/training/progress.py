@@ -1,4 +1,4 @@
-"""What a run shows: progress, tables."""
+"""Output of a run: progress, tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def training_progress(
         samples: what the run learns from, in the plural.
 
     Yields:
-        What to call after every batch.
+        The function to call after every batch.
     """
     name = _ERRORS[trainer.columns[0]]
     form = ".1f" if name == "loss" else ".3f"
@@ -83,7 +83,7 @@ def training_progress(
 
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=None)]
     columns.append(TextColumn("{task.fields[error]}", style="bold"))
-    # What a narrow terminal has no room for is left out, rather than everything cut.
+    # A narrow terminal shows fewer columns, none of them cut.
     if console.width >= _WIDE:
         columns += [MofNCompleteColumn(), TextColumn("{task.fields[speed]}", style="dim")]
     if console.width >= _MEDIUM:

@@ -62,7 +62,7 @@ def recipe(dataset: str, method: str) -> Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a user may ask of a training run; None is for what was left open."""
+    """Options of a training run; None takes the default."""
 
     dataset: str | None = None
     ann: bool | None = None

@@ -1,4 +1,4 @@
-// What the instructions of csrc/cuda/ptx.cuh do, in plain code.
+// The instructions of csrc/cuda/ptx.cuh in plain code.
 #pragma once
 
 #include "../emulator.h"

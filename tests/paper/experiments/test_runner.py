@@ -78,7 +78,7 @@ def quiet() -> rich.console.Console:
 
 
 def numbers(out: Path) -> dict[str, Any]:
-    """What was measured, without what depends on the machine and the day."""
+    """The measurements, without fields that depend on the machine and the day."""
     document = json.loads((out / runner.RESULTS).read_text())
     return {result["key"]: (result["results"], result["curves"], result["settings"]) for result in document["results"]}
 
