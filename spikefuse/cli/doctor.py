@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Final
 
 import numpy as np
 import torch
@@ -14,13 +14,6 @@ from rich.table import Table
 import spikefuse
 from spikefuse import _load, data, ops
 from spikefuse.data import store
-
-EXTRAS: Final[dict[str, tuple[str, ...]]] = {
-    "app": ("typer", "rich", "safetensors", "pooch", "scikit-learn", "matplotlib", "scipy", "soundfile", "jinja2"),
-    "test": ("pytest", "pytest-xdist", "hypothesis"),
-    "peers": ("snntorch", "spikingjelly"),
-}
-"""Packages of each extra of this distribution."""
 
 
 def facts() -> list[tuple[str, str]]:
@@ -42,8 +35,26 @@ def facts() -> list[tuple[str, str]]:
         ("GPU", _gpu()),
     ]
     rows += [(f"data set {name}", _dataset(name)) for name in data.DATASETS]
-    rows += [(f"extra {name}", _extra(packages)) for name, packages in EXTRAS.items()]
+    rows += [(f"extra {name}", _extra(packages)) for name, packages in extras().items()]
     return rows
+
+
+def extras() -> dict[str, list[str]]:
+    """Packages of each extra, as the installed distribution declares them; empty if it is not installed.
+
+    >>> "typer" in extras()["app"]
+    True
+    """
+    try:
+        requirements = metadata.requires("spikefuse") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)", requirement)
+        if match is not None:
+            found.setdefault(match[2], []).append(match[1])
+    return found
 
 
 def _tested(version: str) -> str:
@@ -68,7 +79,29 @@ def _gpu() -> str:
         return "not looked for: torch is a build without CUDA"
     if not torch.cuda.is_available():
         return "none that torch can use"
-    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        driver = str(pynvml.nvmlSystemGetDriverVersion())
+        gpus = [
+            f"{name}, {pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30:.0f} GiB, at most "
+            f"{pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)} MHz"
+            for name, handle in zip(names, map(_nvml_handle, range(len(names))), strict=True)
+        ]
+    except ImportError:
+        return f'{", ".join(names)} (memory, clocks and driver: pip install "spikefuse[bench]")'
+    except pynvml.NVMLError as error:
+        return f"{', '.join(names)} (memory, clocks and driver not known: {error})"
+    return f"{'; '.join(gpus)}; driver {driver}"
+
+
+def _nvml_handle(device: int) -> object:
+    """NVML's handle of one of torch's devices, whose order may differ."""
+    import pynvml
+
+    return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
 def _dataset(name: str) -> str:
@@ -85,7 +118,7 @@ def _dataset(name: str) -> str:
         return f"not usable: {error}"
 
 
-def _extra(packages: tuple[str, ...]) -> str:
+def _extra(packages: Sequence[str]) -> str:
     versions = []
     for package in packages:
         try:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -358,6 +359,45 @@ def test_the_doctor_names_a_folder_that_cannot_be_looked_at(
         code, out, _ = run("doctor")
     assert code == 0
     assert "not usable: [Errno 13] this path cannot be looked at" in out
+
+
+class TestGPU:
+    """The doctor's line on GPUs, on a machine that torch is told has one."""
+
+    @pytest.fixture(autouse=True)
+    def gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA X")
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
+
+    def nvml(self, **changes: object) -> SimpleNamespace:
+        functions = {
+            "nvmlInit": lambda: None,
+            "nvmlSystemGetDriverVersion": lambda: "580.1",
+            "nvmlDeviceGetHandleByUUID": lambda uuid: {"GPU-1-2": 7}[uuid],
+            "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=80 * 2**30),
+            "nvmlDeviceGetMaxClockInfo": lambda handle, clock: 1980,
+            "NVML_CLOCK_SM": 1,
+            "NVMLError": OSError,
+        }
+        return SimpleNamespace(**{**functions, **changes})
+
+    def test_named_in_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pynvml", self.nvml())
+        assert doctor._gpu() == "NVIDIA X, 80 GiB, at most 1980 MHz; driver 580.1"
+
+    def test_without_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pynvml", None)
+        assert doctor._gpu() == 'NVIDIA X (memory, clocks and driver: pip install "spikefuse[bench]")'
+
+    def test_without_the_driver_s_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail() -> None:
+            raise OSError("library not found")
+
+        monkeypatch.setitem(sys.modules, "pynvml", self.nvml(nvmlInit=fail))
+        assert doctor._gpu() == "NVIDIA X (memory, clocks and driver not known: library not found)"
 
 
 def test_doctor(run: Run) -> None:
