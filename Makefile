@@ -32,6 +32,7 @@ TORCH_FOLDER = $(shell $(BIN)/python -c "import importlib.util as u, os; print(o
 CXX_FLAGS = $(shell $(BIN)/python build_backend/native.py cxx $(TORCH_FOLDER))
 # Written by every build, so it stands for the editable installation as a whole.
 BUILT := spikefuse/_build_info.json
+TEXT := '*.py' '*.cpp' '*.cu' '*.h' '*.cuh' '*.inl' '*.md' '*.toml' '*.yaml' '*.sh' Makefile
 SANITIZED := build/sanitize
 # Without the tests that measure memory, or start processes with another environment; on the emulator the largest
 # products and the longest batches (of 130 steps and more) would take minutes.
@@ -82,7 +83,8 @@ test-peers: $(BUILT) ## compare with snnTorch, SpikingJelly and lyon
 peers: $(BUILT) ## install the libraries that the benchmarks compare with
 	$(BIN)/python -m pip install --quiet --no-deps $(TESTED_PEERS) $(OTHER_PEERS)
 
-lint: $(VENV)/.dev ## check style and types
+lint: $(VENV)/.dev ## check style and types, as .pre-commit-config.yaml does
+	git diff --check $$(git hash-object -t tree /dev/null) HEAD -- $(TEXT)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy --strict spikefuse

@@ -75,6 +75,14 @@ class TestCudaDecision:
             assert not re.search(r"torch\.cuda\b", file.read_text(encoding="utf-8")), file
 
 
+def test_pre_commit_and_lint_run_the_same_tools() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    revisions = dict(re.findall(r"repo: \S+/(\S+)\n    rev: v(\S+)", hooks))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"ruff~={revisions["ruff-pre-commit"]}"' in project
+    assert f'"clang-format=={revisions["mirrors-clang-format"]}"' in project
+
+
 class TestReleasesOfTorch:
     """61: a declared minimum version that was never compiled."""
 
