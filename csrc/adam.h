@@ -1,5 +1,5 @@
-// One weight's update: Adam with moments that start from zero in every batch (PAPER eqs after 17; Kingma & Ba 2015), or
-// SGD. The gradient is already averaged over the batch.
+// Updates one weight by SGD, or by Adam with moments that start from zero in every batch (PAPER eqs after 17; Kingma &
+// Ba 2015). The gradient is already averaged over the batch.
 #pragma once
 
 #include <cmath>
@@ -8,10 +8,10 @@
 
 namespace spikefuse {
 
-// The values are those of spikefuse.online.OPTIMIZERS.
+// Same values as spikefuse.online.OPTIMIZERS.
 enum class Optimizer : int { adam = 0, sgd = 1 };
 
-// Per-step constants of the update, computed in double, rounded once.
+// Per-step constants of the update, computed in double and rounded once.
 template <class acc_t>
 struct UpdateStep {
   acc_t beta1, one_minus_beta1, beta2, one_minus_beta2;
@@ -19,7 +19,7 @@ struct UpdateStep {
   acc_t inverse_sqrt_bias2;  // 1 / sqrt(1 - beta2^k)
   acc_t epsilon;
   acc_t l2;      // added to the gradient as l2 * w
-  acc_t shrink;  // decoupled decay: w <- shrink * w - update
+  acc_t shrink;  // decoupled weight decay: w <- shrink * w - update
 };
 
 template <class acc_t>

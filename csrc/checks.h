@@ -1,5 +1,5 @@
-// Argument checks shared by both backends. The Python layer has checked what a user can get wrong and says it in the
-// user's terms; these guard direct calls of torch.ops.spikefuse.
+// Argument checks shared by both backends. The Python layer checks user errors first and reports them in the user's
+// terms; these checks guard direct calls of torch.ops.spikefuse.
 #pragma once
 
 #include <torch/headeronly/util/Exception.h>
@@ -48,14 +48,14 @@ inline void check_io_dtype(ScalarType t, const char* name) {
                   torch::headeronly::toString(t));
 }
 
-// A factor of a product with spikes.
+// Checks the dense factor of a product with spikes.
 inline void check_operand(const Tensor& t, const char* name) {
   check_dims(t, name, 2);
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, "spikefuse: expected ",
                   name, " of dtype float32 or float64, got ", torch::headeronly::toString(t.scalar_type()));
 }
 
-// Membrane potentials are fp32 whatever the I/O type, and fp64 for fp64.
+// Membrane potentials are fp64 for fp64 inputs and fp32 for every other I/O type.
 inline ScalarType accumulate_dtype(ScalarType io) {
   return io == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
@@ -64,7 +64,8 @@ inline void check_range(int64_t value, int64_t end, const char* name) {
   STD_TORCH_CHECK(value >= 0 && value < end, "spikefuse: expected 0 <= ", name, " < ", end, ", got ", value);
 }
 
-// decay or threshold: one value for all neurons, or one for each.
+// Checks decay or threshold, which hold one value for all neurons or one per neuron; returns the stride between
+// neurons.
 inline int64_t parameter_stride(const Tensor& t, const char* name, int64_t neurons, ScalarType acc) {
   check_dims(t, name, 1);
   check_dtype(t, name, acc);
@@ -90,7 +91,7 @@ inline void check_optional(const std::optional<Tensor>& t, const char* name, std
   check_dtype(*t, name, dtype);
 }
 
-// The arguments of the products with spikes.
+// Check the arguments of the products with spikes.
 inline void check_spike_matmul(const Tensor& words, const Tensor& weight) {
   check_dims(words, "words", 2);
   check_dtype(words, "words", ScalarType::Int);
@@ -108,7 +109,7 @@ inline void check_spike_matmul_transposed(const Tensor& words, const Tensor& gra
   check_shape(words, "words", {grad.size(0), words_for(neurons)});
 }
 
-// The arguments of lif_linear_forward, whose weights and everything else are fp32.
+// Checks the arguments of lif_linear_forward; all its floating-point tensors are fp32.
 inline void check_lif_linear(const Tensor& words, const Tensor& weight, const std::optional<Tensor>& bias,
                              const std::optional<Tensor>& state, const Tensor& decay, const Tensor& threshold,
                              int64_t reset) {

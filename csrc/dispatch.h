@@ -1,4 +1,4 @@
-// From a runtime dtype to C++ types.
+// Dispatches a runtime dtype to C++ types.
 #pragma once
 
 #include <torch/headeronly/util/Exception.h>
@@ -7,7 +7,7 @@
 
 namespace spikefuse {
 
-// Calls body(value) with a value of the C++ type of `dtype`, for every type that spikes can have.
+// Calls body(value) with a value of the C++ type of `dtype`, for every dtype of spikes.
 template <class F>
 void with_element_type(ScalarType dtype, const F& body) {
   switch (dtype) {

@@ -5,7 +5,7 @@
 
 namespace spikefuse {
 
-// The values are those of spikefuse.functional.RESETS.
+// Same values as spikefuse.functional.RESETS.
 enum class Reset : int { zero = 0, subtract = 1, none = 2 };
 
 // v[t] = decay * v'[t-1] + z[t]                                                                              (eq 1)
@@ -20,7 +20,7 @@ SF_HD bool lif_fires(acc_t v, acc_t threshold) {
   return v >= threshold;
 }
 
-// v'[t]. A select and no product, so that a neuron at +inf resets to 0 and not to NaN.
+// v'[t]. Selects instead of multiplying: a neuron at +inf resets to 0, not to NaN.
 template <class acc_t>
 SF_HD acc_t lif_reset(Reset reset, acc_t v, bool spike, acc_t threshold) {
   const acc_t on_spike = reset == Reset::zero ? acc_t(0) : reset == Reset::subtract ? v - threshold : v;
@@ -34,13 +34,13 @@ SF_HD acc_t masked_error(bool target, bool spike, acc_t v, acc_t threshold) {
   return target != spike ? error : acc_t(0);
 }
 
-// Gradient of v[t] from the gradient of v'[t] with the spike held constant: d v' / d v.
+// Gradient of v[t] through v'[t] at a fixed spike: d v' / d v.
 template <class acc_t>
 SF_HD acc_t lif_reset_backward(Reset reset, acc_t grad_after_reset, bool spike) {
   return spike && reset == Reset::zero ? acc_t(0) : grad_after_reset;
 }
 
-// Gradient of s[t] from the gradient of v'[t] when the reset is not detached: d v' / d s.
+// Gradient of s[t] through v'[t] if the reset is not detached: d v' / d s.
 template <class acc_t>
 SF_HD acc_t lif_reset_spike_backward(Reset reset, acc_t grad_after_reset, acc_t v, acc_t threshold) {
   const acc_t scale = reset == Reset::zero ? v : reset == Reset::subtract ? threshold : acc_t(0);

@@ -1,5 +1,5 @@
-// The LIF ops on the host: arguments checked, outputs made, pointers and strides gathered; once for both backends,
-// which differ in what runs on them.
+// Host side of the LIF ops for both backends: checks arguments, allocates outputs, and collects pointers and strides.
+// Each backend passes in the function that runs its kernels.
 #pragma once
 
 #include "checks.h"
@@ -14,7 +14,7 @@ Strided<T> strided(const std::optional<Tensor>& t) {
   return {t->const_data_ptr<T>(), t->stride(0), t->stride(1), t->stride(2)};
 }
 
-// readable(tensor) is the tensor, or a copy of it with strides that the backend takes; run(p) does the work.
+// readable(tensor) returns the tensor, or a copy of it in strides that the backend can read; run(p) runs the kernels.
 template <class Readable, class Run>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward_op(const Tensor& z, const std::optional<Tensor>& state,
                                                                   const Tensor& decay, const Tensor& threshold,

@@ -1,4 +1,4 @@
-// Arguments of the LIF kernels: pointers, strides and sizes, the same on both backends.
+// Kernel parameters of the LIF ops, the same on both backends: pointers, strides and sizes.
 #pragma once
 
 #include "lif.h"
@@ -7,7 +7,7 @@
 
 namespace spikefuse {
 
-// [T, B, N] by strides, or absent.
+// A [T, B, N] tensor with any strides, or none.
 template <class T>
 struct Strided {
   const T* data = nullptr;
@@ -35,7 +35,7 @@ struct LifBackward {
   Strided<io_t> grad_spikes;
   Strided<acc_t> grad_v;
   const acc_t* grad_state;  // [B, N] or null
-  const acc_t* grad_loss;   // one number, or null
+  const acc_t* grad_loss;   // a scalar, or null
   const acc_t* v;           // [T, B, N]
   const acc_t* state;       // [B, N] or null
   const acc_t *decay, *threshold;

@@ -1,5 +1,5 @@
-// Included by every arithmetic header: functions that compile for host and device and are always inlined, so that
-// each of them takes the instruction set of the kernel that calls it.
+// Functions for host and device that are always inlined, so that each takes the instruction set of the kernel that
+// calls it.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 #define SF_HD inline __attribute__((always_inline))
 #endif
 
-// Before a loop whose array must stay in registers.
+// Unrolls the following loop, whose array must stay in registers.
 #if defined(__clang__) || defined(__CUDACC__)
 #define SF_UNROLL _Pragma("unroll")
 #else
@@ -20,8 +20,8 @@
 
 namespace spikefuse {
 
-// One rounding instead of two, on every backend: the CPU code is built with -ffp-contract=off, so a product and a sum
-// are fused where, and only where, this is called.
+// Rounds once instead of twice, on every backend. The CPU code is built with -ffp-contract=off, so a product and a sum
+// are fused only by this call.
 SF_HD float fused_multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 SF_HD double fused_multiply_add(double a, double b, double c) { return fma(a, b, c); }
 

@@ -1,4 +1,4 @@
-// The online op on the host: what both backends check and choose.
+// Host side of the online op that both backends share: checks and choices.
 #pragma once
 
 #include <algorithm>
@@ -12,13 +12,14 @@ namespace spikefuse {
 constexpr char kExchangeFailed[] =
     "spikefuse: the exchange of spikes between ranks failed in the middle of a batch; the weights are half trained";
 
-// Neurons of a whole layer, as the layer above or else its own weights have it.
+// Number of neurons of the whole layer l, also if this rank holds a slice of the first layer.
 inline int64_t neurons_of(const std::vector<Tensor>& weights, size_t l) {
   return l + 1 < weights.size() ? weights[l + 1].size(1) : weights[l].size(0);
 }
 
-// Time steps whose errors are kept for rows of the first layer that wait for their updates: as many as 32 MB hold,
-// which large second-level caches do, and at most 64, beyond which a row's own memory traffic no longer counts.
+// Most steps that a row of the first layer may defer its update. The errors of these steps take up to 32 MB, which fits
+// a large second-level cache. Beyond 64 steps, deferring further gains nothing: a row's own memory traffic no longer
+// counts.
 inline int64_t update_depth(int64_t T, int64_t B, int64_t neurons, int64_t bytes) {
   const int64_t fit = (int64_t(1) << 25) / std::max<int64_t>(1, B * neurons * bytes);
   return std::max<int64_t>(1, std::min<int64_t>({T, fit, 64}));
@@ -47,7 +48,7 @@ inline void check_online(const Tensor& input, const Tensor& target, const std::v
   }
   check_shape(input, "input", {input.size(0), input.size(1), words_for(weights.front().size(1))});
   check_shape(target, "target", {input.size(0), input.size(1), words_for(weights.back().size(0))});
-  // ages are 16-bit numbers, samples 32-bit ones
+  // Ages are 16-bit numbers, sample numbers 32-bit.
   STD_TORCH_CHECK(input.size(0) <= std::numeric_limits<uint16_t>::max(),
                   "spikefuse: expected at most 65535 time steps, got ", input.size(0));
   STD_TORCH_CHECK(input.size(1) <= std::numeric_limits<int32_t>::max(),
@@ -73,15 +74,15 @@ OnlineRule<acc_t> make_online_rule(double decay, double threshold, int64_t trace
           static_cast<Optimizer>(optimizer)};
 }
 
-// The first layer's neurons over several ranks, each of which computes the later layers for itself: `slice` neurons a
-// rank, fewer in the last one, as DTensor's Shard(0) and torch.chunk have it.
+// The first layer's neurons, spread over several ranks. Each rank computes the later layers itself. A rank has `slice`
+// neurons, the last rank fewer, as with DTensor's Shard(0) and torch.chunk.
 struct SpikeExchange {
-  ExchangeSpikes call = nullptr;  // null: all neurons are here
+  ExchangeSpikes call = nullptr;  // null: this rank has all neurons
   int64_t rank = 0, ranks = 1, slice = 0;
   uint32_t* gathered = nullptr;  // [ranks, words(slice), B] spikes of this step
 };
 
-// This rank's slice of the first layer, and where its spikes are exchanged.
+// Checks this rank's slice of the first layer, and returns it with the buffer for the exchanged spikes.
 inline SpikeExchange make_exchange(const std::vector<Tensor>& weights, const std::optional<Tensor>& gathered,
                                    int64_t exchange, int64_t rank, int64_t B) {
   STD_TORCH_CHECK(gathered.has_value() == (exchange != 0),

@@ -1,5 +1,5 @@
-// Settings of the online rule, as in spikefuse.online.OnlineRule; its arithmetic is here, in lif.h, surrogate.h
-// and adam.h.
+// Settings of the online rule, as in spikefuse.online.OnlineRule. Its arithmetic is here, in lif.h, surrogate.h and
+// adam.h.
 #pragma once
 
 #include "adam.h"
@@ -7,7 +7,7 @@
 
 namespace spikefuse {
 
-// The values are those of spikefuse.online.TRACES.
+// Same values as spikefuse.online.TRACES.
 enum class Trace : int { shared = 0, gated = 1 };
 
 template <class acc_t>
@@ -19,8 +19,8 @@ struct OnlineRule {
   Optimizer optimizer;
 };
 
-// Decay of the shared trace e from the step before: e[t] = decay * e'[t-1] + x[t], e'[t-1] = e[t-1] * (1 - spikes
-// / D), where `spikes` of the layer's neurons spiked at t - 1.
+// Decay factor of the shared trace e: e[t] = decay * e'[t-1] + x[t] with e'[t-1] = e[t-1] * (1 - spikes / D), if
+// `spikes` of the layer's neurons spiked at t - 1.
 template <class acc_t>
 SF_HD acc_t shared_trace_factor(const OnlineRule<acc_t>& rule, int64_t inputs, int64_t spikes) {
   const acc_t divisor = rule.trace_divisor > acc_t(0) ? rule.trace_divisor : acc_t(inputs);

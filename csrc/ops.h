@@ -1,7 +1,7 @@
-// The prototypes of every op, one list for all backends. TORCH_BOX does not compare a C++ signature with its schema, so
-// each prototype stands here once, beside schemas.cpp, and both backends implement these and nothing else.
+// Prototypes of every op, one list for all backends. TORCH_BOX does not compare a C++ signature with its schema, so
+// each prototype stands here once, beside schemas.h, and both backends implement exactly these.
 //
-// T: time steps, B: samples, N: neurons, W: words of 32 spikes, acc: fp32, or fp64 where the input is fp64.
+// T: time steps, B: samples, N: neurons, W: words of 32 spikes, acc: fp32, or fp64 if the input is fp64.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -20,9 +20,9 @@ namespace spikefuse {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Called at each time step, by the thread that called the op, when `gathered` holds the spikes of this rank's neurons
-// at its own place; returns 1 when it has filled in those of the others. Anything else stops, also the 0 that a
-// callback returns which an exception has ended.
+// Callback that exchanges spikes between ranks. The thread that called the op calls it at each time step, once
+// `gathered` holds the spikes of this rank's neurons. It fills in the other ranks' spikes and returns 1. Any other
+// value stops the batch, for example the 0 of a callback that raised an exception.
 using ExchangeSpikes = int32_t (*)(int64_t step);
 
 #define SPIKEFUSE_OP_PROTOTYPES                                                                                        \
@@ -52,8 +52,8 @@ using ExchangeSpikes = int32_t (*)(int64_t step);
                                                         int64_t reset);                                                \
   /* input [T, B, W], target [T, B, W], weights L x [out, in], changed in place */                                     \
   /* -> loss [] fp64 summed over samples, mismatches [] int64, spike counts [B, sum of out] int32 */                   \
-  /* Of several ranks, each has its slice of the first layer's neurons in weights[0], and exchange is the address */   \
-  /* of an ExchangeSpikes. gathered [ranks, words of the longest slice, B] int32 is what it exchanges. */              \
+  /* With several ranks, weights[0] is this rank's slice of the first layer, exchange the address of an */             \
+  /* ExchangeSpikes, and gathered [ranks, words of the longest slice, B] int32 the buffer that it exchanges. */        \
   std::tuple<Tensor, Tensor, Tensor> online_batch_(                                                                    \
       Tensor input, Tensor target, std::vector<Tensor> weights, double decay, double threshold, int64_t trace,         \
       double trace_divisor, bool v_clamp, int64_t surrogate, double slope, int64_t optimizer, double lr, double beta1, \
@@ -62,7 +62,7 @@ using ExchangeSpikes = int32_t (*)(int64_t step);
 
 namespace cpu {
 SPIKEFUSE_OP_PROTOTYPES;
-// The instruction set that the kernels were dispatched to: "avx512", "avx2" or "default".
+// Returns the instruction set in use: "avx512", "avx2" or "default".
 std::string instruction_set();
 }  // namespace cpu
 

@@ -1,4 +1,4 @@
-// Spikes as bits: neuron n is bit n % 32 of word n / 32, and the padding bits of a row's last word are 0.
+// Packed spikes: neuron n is bit n % 32 of word n / 32. The padding bits of a row's last word are 0.
 #pragma once
 
 #include "macros.h"
@@ -9,7 +9,7 @@ constexpr int64_t kWordBits = 32;
 
 SF_HD int64_t words_for(int64_t neurons) { return (neurons + kWordBits - 1) / kWordBits; }
 
-// The bits of word w that stand for neurons, not for padding.
+// Mask of the bits of word w that are neurons, not padding.
 SF_HD uint32_t neurons_of_word(int64_t w, int64_t neurons) {
   const int64_t rest = neurons - w * kWordBits;
   return rest >= kWordBits ? ~0u : (1u << rest) - 1;

@@ -1,5 +1,5 @@
-// Philox4x32-10 (Salmon, Moraes, Dror & Shaw, SC 2011): a counter in, four independent uniform 32-bit numbers out. No
-// state, so any thread can draw any element and the result does not depend on how the work was split.
+// Philox4x32-10 (Salmon, Moraes, Dror & Shaw, SC 2011): maps a counter to four independent uniform 32-bit numbers. It
+// has no state, so any thread can draw any element, and the result does not depend on how the work is split.
 #pragma once
 
 #include "macros.h"
@@ -24,14 +24,14 @@ SF_HD PhiloxResult philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3
   return {{c0, c1, c2, c3}};
 }
 
-// The counter of the four inputs 4 * quad ... 4 * quad + 3 of sample b at time step t. A draw depends on its own
-// coordinates only: not on T, B or N, nor on the thread that makes it.
+// Draws for the four inputs 4 * quad ... 4 * quad + 3 of sample b at time step t. A draw depends only on these
+// coordinates: not on T, B or N, nor on the thread.
 SF_HD PhiloxResult poisson_draws(uint32_t quad, uint32_t b, uint32_t t, uint64_t seed, uint32_t offset) {
   return philox4x32(quad, b, t, offset, uint32_t(seed), uint32_t(seed >> 32));
 }
 
-// An input spikes where its 32-bit draw is below this: rate 0 never spikes, rate 1 always. The product is exact in
-// double for a rate held in fp32.
+// An input spikes if its 32-bit draw is below this threshold: never at rate 0, always at rate 1. The product is exact
+// in double for a rate in fp32.
 SF_HD uint64_t poisson_threshold(double rate) {
   const double scaled = rate * 4294967296.0;
   return scaled >= 4294967296.0 ? 4294967296ull : scaled > 0.0 ? uint64_t(scaled) : 0ull;

@@ -1,4 +1,5 @@
-// The library of ops, and the CPU implementations. The CUDA library registers its own against the same schemas.
+// Defines the library of ops and registers the CPU implementations. The CUDA library registers its own against the same
+// schemas.
 #include "schemas.h"
 
 STABLE_TORCH_LIBRARY(spikefuse, m) {

@@ -1,5 +1,5 @@
-// The list of ops, each with its schema: every library of ops is defined and implemented from it. An op is added here
-// and, as a prototype, in ops.h.
+// The list of ops with their schemas. Every library defines and implements its ops from this list. To add an op, add it
+// here and add its prototype to ops.h.
 #pragma once
 
 #include "ops.h"
@@ -32,7 +32,7 @@
 #define SPIKEFUSE_DEFINE_OP(m, name, schema) m.def(#name schema);
 #define SPIKEFUSE_IMPLEMENT_OP(backend, name, schema) m.impl(#name, TORCH_BOX(&backend::name));
 
-// For the block of a STABLE_TORCH_LIBRARY whose library is `m`: defines every op.
+// Defines every op, in the block of a STABLE_TORCH_LIBRARY whose library is `m`.
 #define SPIKEFUSE_DEFINE_OPS(m) SPIKEFUSE_OPS(SPIKEFUSE_DEFINE_OP, m)
-// For the block of a STABLE_TORCH_LIBRARY_IMPL whose library is `m`: implements every op by the namespace `backend`.
+// Implements every op by the namespace `backend`, in the block of a STABLE_TORCH_LIBRARY_IMPL whose library is `m`.
 #define SPIKEFUSE_IMPLEMENT_OPS(backend) SPIKEFUSE_OPS(SPIKEFUSE_IMPLEMENT_OP, backend)

@@ -1,5 +1,5 @@
-// Surrogate derivatives ds/dv as functions of x = v - threshold (eqs 3-4). All are stable for any x up to the largest
-// float and for infinities, and return NaN for NaN.
+// Surrogate derivatives ds/dv as functions of x = v - threshold (eqs 3-4). All are stable for every float x and for
+// infinities, and return NaN for NaN.
 #pragma once
 
 #include <cstring>
@@ -8,15 +8,16 @@
 
 namespace spikefuse {
 
-// The values are those of spikefuse.surrogate.SURROGATES.
+// Same values as spikefuse.surrogate.SURROGATES.
 enum class Surrogate : int { sigmoid = 0, atan = 1, fast_sigmoid = 2, triangle = 3 };
 
-// exp(x) for x <= 0, within 1.3 ulp; 0 below the smallest normal number. Written out so that compilers vectorise it and
-// CPU and GPU give the same bits: exp(x) = 2^n * exp(r), |r| <= ln(2)/2, Cephes' polynomial for exp(r).
+// Computes exp(x) for x <= 0 within 1.3 ulp; 0 below the smallest normal number. Written out so that compilers
+// vectorise it and CPU and GPU give the same bits: exp(x) = 2^n * exp(r), |r| <= ln(2)/2, with Cephes' polynomial for
+// exp(r).
 SF_HD float exp_nonpositive(float x) {
-  // Clamped with a select that keeps NaN; 2^-126 is the last exponent that the bit pattern below can hold.
+  // The select keeps NaN. 2^-126 is the smallest power that the bit pattern below can hold.
   const float clamped = x < -87.0f ? -87.0f : x;
-  // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
+  // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
   const float magic = 12582912.0f;
   const float shifted = fused_multiply_add(clamped, 1.44269504088896341f, magic);
   const float n = shifted - magic;
@@ -29,7 +30,7 @@ SF_HD float exp_nonpositive(float x) {
   p = fused_multiply_add(p, r, 1.6666665459e-1f);
   p = fused_multiply_add(p, r, 5.0000001201e-1f);
   p = fused_multiply_add(p, r * r, r + 1.0f);
-  // The low bits of `shifted` hold n as an integer; moved to the exponent field they make 2^n.
+  // The low bits of `shifted` hold n as an integer; shifted to the exponent field they make 2^n.
   int32_t bits;
   std::memcpy(&bits, &shifted, sizeof bits);
   bits = static_cast<int32_t>(static_cast<uint32_t>(bits) << 23) + 0x3f800000;
@@ -44,7 +45,7 @@ SF_HD acc_t absolute(acc_t x) {
   return x < acc_t(0) ? -x : x;
 }
 
-// slope * sigma(k x) * (1 - sigma(k x)), by exp(-|k x|) and never exp(|k x|), which overflows.
+// slope * sigma(k x) * (1 - sigma(k x)), computed from exp(-|k x|), since exp(|k x|) overflows.
 template <class acc_t>
 SF_HD acc_t surrogate_sigmoid(acc_t x, acc_t slope) {
   const acc_t e = exp_nonpositive(-absolute(slope * x));

@@ -1,4 +1,4 @@
-// The working memory of ops that take a batch after the other.
+// Working memory that is reused from batch to batch.
 #pragma once
 
 #include <algorithm>
@@ -9,11 +9,11 @@
 
 namespace spikefuse::cpu {
 
-// Memory for one batch after the other: what a batch took is kept for the next one of the same thread, which then finds
-// it mapped and cleared by the system once; a batch that needs far less gives it back.
+// Allocates the memory of one batch and keeps it for the same thread's next batch, so that the system maps and clears
+// it only once. A batch that needs far less memory gives the rest back.
 class Arena {
  public:
-  // `count` elements from the beginning of a cache line; zeroed where asked for.
+  // Returns `count` elements, aligned to a cache line, set to zero if `zeroed`.
   template <class T>
   T* take(int64_t count, bool zeroed = true) {
     const size_t bytes = (std::max<int64_t>(count, 1) * sizeof(T) + 63) / 64 * 64;
@@ -30,7 +30,7 @@ class Arena {
     return found;
   }
 
-  // Everything is free again. The next batch gets one block of the size that this one needed in all.
+  // Frees all elements. The next batch gets one block as large as this batch needed in total.
   void clear() {
     if (blocks_.size() > 1 || size_ > 4 * std::max(total_, kSmallest)) {
       blocks_.clear();

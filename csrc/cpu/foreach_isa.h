@@ -1,12 +1,12 @@
-// Compiles the kernel file named by SF_KERNELS once per instruction set, each time in the namespace SF_ISA;
-// SF_DISPATCH_ISA calls the right one. No include guard, by design.
+// Compiles the kernel file named by SF_KERNELS once per instruction set, each time in the namespace SF_ISA.
+// SF_DISPATCH_ISA calls the right one. There is no include guard, by design.
 //
-// The generic pass comes first: it includes all headers outside of the regions below. A kernel file holds templates and
-// free functions on raw pointers only: a standard container instantiated inside a region would be shared with, and
-// could replace, the generic one.
+// The generic pass comes first, so that all headers are included outside of the target regions below. A kernel file
+// holds only templates and free functions on raw pointers. A standard container instantiated inside a region could
+// replace the generic one when linked.
 //
-// SF_ISA_PARITY is defined in every second pass. A kernel file that several others include defines its own guard in one
-// pass and undefines it in the next, and so is included once per pass.
+// SF_ISA_PARITY is defined in every second pass. A kernel file that several others include defines its guard in one
+// pass and undefines it in the next, so it is included once per pass.
 #if !defined(SF_KERNELS)
 #error "define SF_KERNELS as the quoted name of a kernel file before including foreach_isa.h"
 #endif

@@ -1,5 +1,5 @@
-// SIMD vectors of the instruction set that includes this, and sums of rows held in registers: the inner loop of both
-// spike products and of the online rule.
+// SIMD vectors of the current instruction set, and sums of rows held in registers: the inner loop of both spike
+// products and of the online rule.
 #if defined(SF_GATHER_INL) == defined(SF_ISA_PARITY)
 #if defined(SF_GATHER_INL)
 #undef SF_GATHER_INL
@@ -18,12 +18,12 @@ namespace spikefuse::cpu::SF_ISA {
 
 template <class acc_t, int bytes>
 struct VectorOf {
-  // Unaligned, and may alias the plain elements it is loaded from.
+  // Unaligned; may alias the scalar elements that it is loaded from.
   typedef acc_t type __attribute__((vector_size(bytes), aligned(sizeof(acc_t)), may_alias));
   static constexpr int lanes = bytes / sizeof(acc_t);
 };
 
-// y + a * x, fused lane by lane
+// Computes y + a * x, fused lane by lane.
 template <class vec, class acc_t>
 SF_HD vec multiply_add(acc_t a, vec x, vec y) {
   vec result;
@@ -38,7 +38,7 @@ SF_HD vec multiply_add(vec a, vec x, vec y) {
   return result;
 }
 
-// The lowest bits of `bits`, one a lane, as 0 or 1.
+// Spreads the lowest bits of `bits` over the lanes, as 0 or 1.
 template <class acc_t>
 SF_HD typename VectorOf<acc_t, SF_VECTOR_BYTES>::type spread_bits(uint32_t bits) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
@@ -49,7 +49,7 @@ SF_HD typename VectorOf<acc_t, SF_VECTOR_BYTES>::type spread_bits(uint32_t bits)
   return __builtin_convertvector(((words{} + word_t(bits)) >> lane) & word_t(1), vec);
 }
 
-// `count` elements in registers, a multiple of what one vector of `bytes` holds.
+// Holds `count` elements in registers; `count` is a multiple of the elements in one vector.
 template <class acc_t, int count, int bytes = SF_VECTOR_BYTES>
 struct Sums {
   using vec = typename VectorOf<acc_t, bytes>::type;
@@ -81,12 +81,12 @@ struct Sums {
   }
 };
 
-// Cache lines that registers hold at once: eight vectors are eight chains of additions, which hide the latency of each,
-// and leave half of the registers.
+// Number of cache lines summed at once. Eight vectors are eight independent chains of additions: enough to hide an
+// addition's latency, and half of the registers stay free.
 constexpr int kLinesAtOnce = SF_VECTOR_BYTES / 8;
 
-// Calls body(line, integral_constant<lines>) for `lines` lines, in as few and as equal parts as registers allow: 13
-// lines are 7 and 6.
+// Calls body(line, integral_constant<lines>) for `lines` lines, in as few and as equal parts as the registers allow: 13
+// lines become 7 and 6.
 template <class Body>
 SF_HD void for_each_part(int64_t lines, const Body& body) {
   const int64_t parts = (lines + kLinesAtOnce - 1) / kLinesAtOnce;
@@ -126,7 +126,7 @@ SF_HD void for_each_part(int64_t lines, const Body& body) {
   }
 }
 
-// out[0 ... columns) = sum over k of rows[index[k]][0 ... columns); rows are added in the order of `index`.
+// Computes out[0 ... columns) = sum over k of rows[index[k]][0 ... columns), adding rows in the order of `index`.
 template <class acc_t>
 inline void gather_rows(const acc_t* rows, int64_t row_stride, const int32_t* index, int64_t count, int64_t columns,
                         acc_t* out) {
@@ -152,7 +152,7 @@ inline void gather_rows(const acc_t* rows, int64_t row_stride, const int32_t* in
   }
 }
 
-// Bit i is set where test(values[i]).
+// Sets bit i if test(values[i]).
 template <class acc_t, class Test>
 SF_HD uint32_t word_where(const acc_t* values, const Test& test) {
   uint32_t bit[kWordBits], word = 0;
@@ -161,18 +161,18 @@ SF_HD uint32_t word_where(const acc_t* values, const Test& test) {
   return word;
 }
 
-// Appends the positions of the set bits of `word`, each plus `first`, and returns the end of the list.
+// Appends the positions of the set bits of `word`, each plus `first`; returns the end of the list.
 template <class index_t>
 SF_HD index_t* append_exactly(uint32_t word, int64_t first, index_t* next) {
   for (; word; word &= word - 1) *next++ = index_t(first + __builtin_ctz(word));
   return next;
 }
 
-// The same, but may write up to kAppendSlack elements behind the end.
+// Does the same, but may write up to kAppendSlack elements behind the end.
 constexpr int64_t kAppendSlack = 16;
 #if SF_VECTOR_BYTES == 64
-// By compression, 16 bits at a time: the mispredicted branch where a loop over bits ends would cost more, and so would
-// stores that are masked to the elements that count.
+// Compresses 16 bits at a time. A loop over the bits would mispredict its last branch, and masked stores are slow: both
+// cost more.
 SF_HD void store_positions(int32_t* to, __m512i positions) { _mm512_storeu_si512(to, positions); }
 SF_HD void store_positions(uint16_t* to, __m512i positions) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(positions));
@@ -194,8 +194,8 @@ SF_HD index_t* append_positions(uint32_t word, int64_t first, index_t* next) {
 }
 #endif
 
-// The spiking neurons of one row of words `stride` apart, ascending; returns how many. Padding bits count for nothing,
-// set or not. The list has kAppendSlack elements more than neurons.
+// Lists the spiking neurons of one row of words, `stride` apart, in ascending order; returns their number. Padding bits
+// are ignored. The list has room for kAppendSlack more elements than there are neurons.
 inline int64_t list_spikes(const uint32_t* row, int64_t stride, int64_t neurons, int32_t* list) {
   int32_t* next = list;
   for (int64_t w = 0; w < words_for(neurons); ++w)
@@ -203,7 +203,7 @@ inline int64_t list_spikes(const uint32_t* row, int64_t stride, int64_t neurons,
   return next - list;
 }
 
-// 32 x 32 bits, of one word or of neighbouring words, one a lane: bit c of a[r] becomes bit r of a[c] (Warren, Hacker's
+// Transposes 32 x 32 bits, of one word or of one word per lane: bit c of a[r] becomes bit r of a[c] (Warren, Hacker's
 // Delight 7-3, for little-endian bit order).
 template <class word_t>
 SF_HD void transpose_bits(word_t* a) {

@@ -1,4 +1,4 @@
-// Selects the instruction set of this process once, from the processor's features; SPIKEFUSE_ISA=default|avx2|avx512
+// Selects the instruction set of this process once, from the processor's features. SPIKEFUSE_ISA=default|avx2|avx512
 // forces a lower one.
 #pragma once
 
@@ -13,7 +13,7 @@
   FEATURE("avx512f")                     \
   AND FEATURE("avx512bw") AND FEATURE("avx512dq") AND FEATURE("avx512vl") AND SF_AVX2_FEATURES(AND, FEATURE)
 
-// As one string, separated by commas.
+// The features as one string, separated by commas.
 #define SF_FEATURE_NAME(name) name
 #define SF_FEATURE_NAMES(FEATURES) FEATURES(",", SF_FEATURE_NAME)
 
@@ -23,8 +23,8 @@ enum class Isa { generic, avx2, avx512 };
 
 Isa isa();
 
-// For bodies that dispatch kernels. The instruction set is decided before the region, which would lose the message of a
-// wrong SPIKEFUSE_ISA.
+// Runs a parallel loop whose body dispatches kernels. Selects the instruction set before the parallel region, which
+// would lose the error message of a wrong SPIKEFUSE_ISA.
 template <class F>
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& body) {
   isa();

@@ -1,5 +1,5 @@
-// Included first by every kernel file (.inl): vector intrinsics, and the generic instruction set where foreach_isa.h
-// has not chosen one, so that a kernel file can be parsed alone.
+// Every kernel file (.inl) includes this first. Provides the vector intrinsics, and the generic instruction set if
+// foreach_isa.h has not chosen one, so that clangd can parse a kernel file alone.
 #pragma once
 
 #include "../macros.h"

@@ -1,4 +1,4 @@
-// LIF layer: all T time steps forward, and the reverse scan, in one call each.
+// LIF layer on the CPU: one call computes all T time steps forward, another the reverse scan.
 #include "../lif_op.h"
 #include "isa.h"
 
@@ -7,11 +7,11 @@
 
 namespace spikefuse::cpu {
 
-// A tile is one sample's kTile neurons; the same tiles whatever the number of threads, so the loss is summed in one
-// order.
+// A tile is kTile neurons of one sample. The tiles do not depend on the number of threads, so the loss is always summed
+// in the same order.
 static int64_t tiles_per_sample(int64_t N) { return (N + isa_generic::kTile - 1) / isa_generic::kTile; }
 
-// Tiles for one thread at the least: about 16,000 neuron-steps, a few microseconds of work.
+// Fewest tiles per thread: about 16,000 neuron-steps, a few microseconds of work.
 static int64_t tile_grain(int64_t T) {
   return std::max<int64_t>(1, 16384 / (isa_generic::kTile * std::max<int64_t>(T, 1)));
 }
@@ -48,7 +48,7 @@ void run_backward(const LifBackward<acc_t, io_t>& p) {
   });
 }
 
-// Neurons adjacent in memory; time and sample may have any stride, 0 included.
+// Makes neighbouring neurons adjacent in memory; time and sample may have any stride, even 0.
 static Tensor rows(const Tensor& t) { return t.size(2) <= 1 || t.stride(2) == 1 ? t : torch::stable::contiguous(t); }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward(Tensor z, std::optional<Tensor> state, Tensor decay,

@@ -1,5 +1,5 @@
-// LIF forward and reverse scan over all T for one tile: a sample and up to kTile neighbouring neurons, whose state
-// stays in the first-level cache while the tile walks through time.
+// LIF forward pass and reverse scan over all T steps of one tile: up to kTile neighbouring neurons of one sample. The
+// tile's state stays in the first-level cache.
 
 #include <type_traits>
 
@@ -10,7 +10,7 @@ namespace spikefuse::cpu::SF_ISA {
 
 constexpr int64_t kTile = 256;
 
-// Rows in the accumulation type are used where they lie; others are converted into `buffer` on the way in and out.
+// Returns the row itself if it has the accumulation type; converts it into `buffer` otherwise.
 template <class acc_t, class io_t>
 SF_HD const acc_t* load_row(const io_t* row, acc_t* buffer, int64_t count) {
   if constexpr (std::is_same_v<acc_t, io_t>) {
@@ -26,7 +26,7 @@ SF_HD void load_parameter(const acc_t* values, int64_t stride, int64_t first, ac
   for (int64_t i = 0; i < count; ++i) row[i] = values[(first + i) * stride];
 }
 
-// bits[i] = 1 where neuron first + i is a target spike; `first` begins a word, and so whole words are written.
+// Sets bits[i] to 1 if neuron first + i has a target spike. `first` begins a word, so whole words are written.
 SF_HD void load_target(const uint32_t* words, int64_t first, int32_t* bits, int64_t count) {
   static_assert(kTile % kWordBits == 0);
   for (int64_t w = 0; w < words_for(count); ++w) {
@@ -61,7 +61,7 @@ void lif_forward_tile(const LifForward<acc_t, io_t>& p, int64_t b, int64_t first
     }
     if (p.target) {
       load_target(p.target + (t * p.B + b) * words_for(p.N), first, target, count);
-      int32_t step_mismatches = 0;  // of the width of the other lanes
+      int32_t step_mismatches = 0;  // as wide as the other lanes
       for (int64_t i = 0; i < count; ++i) {
         const bool spike = lif_fires(v[i], threshold[i]);
         const acc_t error = masked_error<acc_t>(target[i], spike, v[i], threshold[i]);
@@ -112,7 +112,8 @@ void lif_backward_tile(const LifBackward<acc_t, io_t>& p, int64_t b, int64_t fir
     const acc_t* v = p.v + row;
     if (p.grad_spikes.data || !p.detach_reset) surrogate_row(p.surrogate, v, threshold, p.slope, derivative, count);
 
-    // grad of v[t] from v'[t], from the spike by the surrogate, from v itself and from the masked error
+    // Sums the gradients of v[t]: from v'[t], from the spike through the surrogate, from v itself and from the masked
+    // error.
     for (int64_t i = 0; i < count; ++i)
       total[i] = lif_reset_backward(p.reset, carried[i], lif_fires(v[i], threshold[i]));
     if (p.grad_spikes.data || !p.detach_reset) {

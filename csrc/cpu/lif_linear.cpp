@@ -1,5 +1,5 @@
-// A fully connected LIF layer of packed spikes on the CPU: its product, then its recursion. The product's tiles are of
-// neurons and not of time, so that its weights stay in the cache: there is nothing to fuse the recursion with.
+// Fully connected LIF layer of packed spikes on the CPU: the product first, then the recursion. The product's tiles
+// span neurons, not time, so that its weights stay in the cache; fusing the recursion into it would gain nothing.
 #include "../checks.h"
 
 namespace spikefuse::cpu {

@@ -1,4 +1,5 @@
-// Online learning: forward, masked error, traces and a weight update at every one of T time steps, in one call.
+// Online learning on the CPU: one call computes the forward pass, masked error, traces and weight update of every time
+// step.
 #include <algorithm>
 #include <atomic>
 #include <thread>
@@ -12,13 +13,13 @@
 
 namespace spikefuse::cpu {
 
-// A sweep over independent tasks, entered when all tasks of the one before are done.
+// A sweep over independent tasks. It starts when all tasks of the stage before are finished.
 struct Stage {
   enum Kind { load_inputs, samples, exchange, list, tiles, errors, rows, counts } kind;
   int64_t layer, t, tasks;
 };
 
-// Leaves the core's units to the other thread that may share it.
+// Yields the core's execution units to the hyper-thread that may share them.
 static void relax() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -27,20 +28,20 @@ static void relax() {
 #endif
 }
 
-// Counters of their own cache lines.
+// A counter on its own cache line.
 struct alignas(64) Counter {
   std::atomic<int64_t> value{0};
 };
 
-// Takes part in stage after stage. A thread begins with its own share of the tasks, whose rows and tiles its caches
-// hold from the stage and the time step before, and then helps with the others': it waits for tasks and never for
-// threads, so that one that has lost its core to another process holds up nobody but the task it is in. Only the
-// exchange is one thread's, the caller's: it may hold Python's lock or not, and other threads would have to wait for
-// that. All threads leave where `stopped` is set by a task.
+// Runs all stages in one thread. Each thread starts with its own share of the tasks, whose rows and tiles are in its
+// caches from the stage and time step before. It then helps with the other threads' tasks. Threads wait for tasks,
+// never for threads: a thread that loses its core to another process delays only its current task. Only the calling
+// thread runs the exchange: it may hold Python's lock, and other threads would wait for that lock. All threads return
+// once a task sets `stopped`.
 template <class Run>
 static void walk_stages(const std::vector<Stage>& stages, std::vector<Counter>& counters, int64_t threads, int64_t me,
                         bool is_caller, const std::atomic<bool>& stopped, const Run& run) {
-  constexpr int kSpins = 200;  // some ten microseconds, about what the shortest stage takes
+  constexpr int kSpins = 200;  // some ten microseconds, about as long as the shortest stage
   for (size_t s = 0; s < stages.size(); ++s) {
     Counter* next = counters.data() + s * (threads + 1);
     std::atomic<int64_t>& done = next[threads].value;
@@ -116,7 +117,7 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
   } else {
     layer.age = arena.take<uint16_t>(depth * p.B * layer.out_width);
     if (is_first) {
-      // some words more: whole registers of steps are read, from before the first one too
+      // A few extra words: kernels read whole registers of steps, also from before the first one.
       layer.history = arena.take<uint64_t>(layer.in * p.B * p.history_words + 4);
     } else {
       layer.trace = arena.take<acc_t>(p.B * p.T * layer.in_stride, false);
@@ -126,7 +127,7 @@ static OnlineLayer<acc_t> make_layer(const OnlineBatch<acc_t>& p, int64_t l, con
   return layer;
 }
 
-// The window sums of 8 steps for each history of them, the newest step first.
+// Tabulates the window sums of 8 steps for every spike history of 8 steps, the newest step first: [256, 8].
 template <class acc_t>
 static const acc_t* make_window_table(acc_t decay, Arena& arena) {
   acc_t* table = arena.take<acc_t>(256 * 8);
@@ -161,7 +162,8 @@ static std::vector<Stage> make_stages(const OnlineBatch<acc_t>& p) {
   return stages;
 }
 
-// All ranks' spikes of this step, and from the slices the words of the whole layer; false where a rank is lost.
+// Exchanges the spikes of this step between all ranks and assembles the whole layer's words from the ranks' slices.
+// Returns false if a rank is lost.
 template <class acc_t>
 static bool exchange_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
   const SpikeExchange& x = p.exchange;
@@ -182,7 +184,7 @@ static bool exchange_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
   return true;
 }
 
-// Returns whether the batch came to its end.
+// Runs all stages of a batch; returns false if the exchange failed.
 template <class acc_t>
 static bool run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
   const std::vector<Stage> stages = make_stages(p);
@@ -200,7 +202,7 @@ static bool run_stages(const OnlineBatch<acc_t>& p, Arena& arena) {
     scratch.window = arena.take<acc_t>(round_up(p.T, 8), false);
     scratch.bits = arena.take<uint32_t>(std::max(p.B * kTableWords, kWordBits * words_for(p.B)), false);
   }
-  // One parallel region for the batch. Which thread does a task does not change its result.
+  // One parallel region for the whole batch. A task's result does not depend on the thread that runs it.
   std::vector<Counter> counters(stages.size() * (threads + 1));
   std::atomic<bool> stopped{false};
   const std::thread::id caller = std::this_thread::get_id();
@@ -272,7 +274,7 @@ std::tuple<Tensor, Tensor, Tensor> online_batch_(Tensor input, Tensor target, st
   Tensor mismatches = torch::stable::new_empty(input, {}, ScalarType::Long);
   Tensor spike_counts = torch::stable::new_zeros(input, {B, outputs}, ScalarType::Int);
   const Tensor input_words = torch::stable::contiguous(input), target_words = torch::stable::contiguous(target);
-  // of each sample in a single layer, of each tile of the output layer in several
+  // One part per sample for a single layer, one per tile of the output layer for several layers.
   const int64_t parts = std::max(B, words_for(weights.back().size(0)));
   std::vector<double> part_loss(parts, 0.0);
   std::vector<int64_t> part_mismatches(parts, 0);

@@ -1,7 +1,10 @@
-// The online rule, one time step in sweeps over independent tasks: the samples through the first layer, the tiles of
-// each later layer, which are updated by the errors of the step before and then go forward, the samples again with the
-// errors from the top down, and the rows of the first layer. Each task is done by one thread in a fixed order, so the
-// result does not depend on how many threads there are.
+// One time step of the online rule, as sweeps over independent tasks:
+// 1. Each sample goes forward through the first layer.
+// 2. Each tile of each later layer is updated by the previous step's errors, then goes forward.
+// 3. Each sample propagates the errors from the output layer down.
+// 4. Each row of the first layer is updated.
+//
+// One thread runs each task in a fixed order, so the result does not depend on the number of threads.
 
 #include "online_errors.inl"
 #include "online_forward.inl"
@@ -10,9 +13,8 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// Tile i of a later layer, 32 neurons: its update by the step before, and while its weights are in the cache, all
-// samples forward. The tile of step 0 is read from the caller's weights; step T updates for the last time and gives it
-// back.
+// Updates tile i of a later layer (32 neurons) by the step before and then, while its weights are in the cache, takes
+// all samples forward. Step 0 reads the tile from the caller's weights; step T only updates it and writes it back.
 template <class acc_t>
 void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, const OnlineScratch<acc_t>& scratch) {
   OnlineLayer<acc_t>& layer = p.layer[l];
@@ -60,7 +62,7 @@ void online_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t i, int64_t t, c
   }
 }
 
-// Sample b's spikes of all layers, summed over time.
+// Sums sample b's spikes of all layers over time.
 template <class acc_t>
 void online_counts(const OnlineBatch<acc_t>& p, int64_t b) {
   for (int64_t l = 0; l < p.layers; ++l) {

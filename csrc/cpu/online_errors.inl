@@ -1,4 +1,4 @@
-// The online rule's errors, from the output layer down.
+// Backward pass of the online rule: propagates errors from the output layer down and advances the later layers' traces.
 #if defined(SF_ONLINE_ERRORS_INL) == defined(SF_ISA_PARITY)
 #if defined(SF_ONLINE_ERRORS_INL)
 #undef SF_ONLINE_ERRORS_INL
@@ -14,8 +14,8 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// delta_l = (W_{l+1}^T delta_{l+1}) * ds/dv of this time step only (eqs 14-15), of 32 neurons at a time; the words of
-// `delta` are `stride` apart.
+// Computes delta_l = (W_{l+1}^T delta_{l+1}) * ds/dv of this time step only (eqs 14-15), for 32 neurons at a time. The
+// words of `delta` are `stride` apart.
 template <class acc_t>
 void hidden_error(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, const acc_t* propagated,
                   acc_t* delta, int64_t stride) {
@@ -32,7 +32,8 @@ void hidden_error(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, 
   }
 }
 
-// Sample b from the top down: the errors of the hidden layers, and the traces of all layers but the first.
+// Computes sample b's errors of the hidden layers and its traces of all layers but the first, from the output layer
+// down.
 template <class acc_t>
 void online_errors(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& scratch) {
   constexpr int64_t line = kLine<acc_t>;

@@ -1,4 +1,4 @@
-// The online rule's forward pass: currents, membrane potentials, spikes, and the output layer's masked error.
+// Forward pass of the online rule: currents, membrane potentials, spikes, and the output layer's masked error.
 #if defined(SF_ONLINE_FORWARD_INL) == defined(SF_ISA_PARITY)
 #if defined(SF_ONLINE_FORWARD_INL)
 #undef SF_ONLINE_FORWARD_INL
@@ -20,7 +20,7 @@ namespace spikefuse::cpu::SF_ISA {
 template <class acc_t>
 constexpr int64_t kWordLines = kWordBits / kLine<acc_t>;
 
-// The spikes of 32 neurons.
+// Returns the spikes of 32 neurons.
 template <class acc_t>
 SF_HD uint32_t spike_word(const acc_t* v, acc_t threshold) {
 #if SF_VECTOR_BYTES == 64
@@ -33,7 +33,7 @@ SF_HD uint32_t spike_word(const acc_t* v, acc_t threshold) {
   return word_where(v, [threshold](acc_t x) { return lif_fires(x, threshold); });
 }
 
-// v, v' and the spikes of 32 neurons; v' and z lie in lines, whose beginnings are `stride` apart.
+// Computes v, v' and the spikes of 32 neurons. v' and z are stored in cache lines that begin `stride` apart.
 template <class acc_t>
 SF_HD uint32_t integrate_word(const OnlineBatch<acc_t>& p, const acc_t* z, acc_t* state, int64_t stride, acc_t* v) {
   constexpr int64_t line = kLine<acc_t>;
@@ -51,7 +51,7 @@ SF_HD uint32_t integrate_word(const OnlineBatch<acc_t>& p, const acc_t* z, acc_t
   return word;
 }
 
-// -E (eqs 6-7, 13) for 32 neurons; returns those where the mask is open, and adds their squares, lane by lane.
+// Computes -E (eqs 6-7, 13) of 32 neurons and adds its squares to `squares`, lane by lane. Returns the mismatches.
 template <class acc_t>
 SF_HD uint32_t word_error(const OnlineBatch<acc_t>& p, int64_t neurons, uint32_t target, uint32_t spikes,
                           const acc_t* v, acc_t* delta, acc_t* squares) {
@@ -68,7 +68,7 @@ SF_HD uint32_t word_error(const OnlineBatch<acc_t>& p, int64_t neurons, uint32_t
   return target ^ spikes;
 }
 
-// 1/2 E^2 (eq 8)
+// Returns 1/2 E^2 (eq 8).
 template <class acc_t>
 SF_HD double loss_of(const acc_t* squares) {
   double sum = 0;
@@ -87,7 +87,7 @@ void online_list(const OnlineBatch<acc_t>& p, int64_t l, int64_t b, int64_t t) {
   layer.events_end[b] = begin + list_spikes(spikes, p.B, layer.in, layer.events + begin);
 }
 
-// Sample b through the first layer.
+// Takes sample b forward through the first layer.
 template <class acc_t>
 void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const OnlineScratch<acc_t>& scratch) {
   OnlineLayer<acc_t>& layer = p.layer[0];
@@ -130,7 +130,7 @@ void online_sample(const OnlineBatch<acc_t>& p, int64_t b, int64_t t, const Onli
   p.loss[b] += loss_of(squares);
 }
 
-// a0 b0 a1 b1 ..., of the lower or of the upper halves
+// Returns a0 b0 a1 b1 ..., of the lower or the upper halves.
 template <int half, class vec, int... i>
 SF_HD vec interleave(vec a, vec b, std::integer_sequence<int, i...>) {
   constexpr int lanes = sizeof...(i);
@@ -143,8 +143,8 @@ SF_HD vec interleave(vec a, vec b, std::integer_sequence<int, i...>) {
 #endif
 }
 
-// to[c][r] = from[r][c], both sides a multiple of a vector. After log2(lanes) rounds in which each row is interleaved
-// with the one half a square below, a square of vectors is transposed.
+// Transposes: to[c][r] = from[r][c]; both sides are multiples of a vector. A square of vectors takes log2(lanes)
+// rounds, each of which interleaves every row with the row half a square below it.
 template <class acc_t>
 void transpose(const acc_t* from, int64_t from_stride, int64_t rows, int64_t columns, acc_t* to, int64_t to_stride) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
@@ -170,7 +170,7 @@ void transpose(const acc_t* from, int64_t from_stride, int64_t rows, int64_t col
   }
 }
 
-// Tile i of a later layer from the caller's weights, and its rows from the tile.
+// Loads tile i of a later layer, and its rows, from the caller's weights.
 template <class acc_t>
 void load_tile(const OnlineLayer<acc_t>& layer, int64_t i, acc_t* tile) {
   const int64_t first = i * kWordBits;
@@ -192,7 +192,7 @@ void store_tile(const OnlineLayer<acc_t>& layer, int64_t i, const acc_t* tile) {
   }
 }
 
-// z [lines, B, one line] of tile i: the weights of the inputs that spiked, summed by events or by table lookup.
+// Computes z [lines, B, one line] of tile i: sums the weights of the spiking inputs, by events or by table lookup.
 template <class acc_t>
 void multiply_tile(const OnlineBatch<acc_t>& p, int64_t l, int64_t t, const acc_t* tile,
                    const OnlineScratch<acc_t>& scratch) {

@@ -1,4 +1,5 @@
-// The online rule's first layer, whose inputs are sparse: its rows of weights and when each of them is updated.
+// First layer of the online rule. Its inputs are sparse: this schedules and computes the updates of its rows of
+// weights.
 #if defined(SF_ONLINE_ROWS_INL) == defined(SF_ISA_PARITY)
 #if defined(SF_ONLINE_ROWS_INL)
 #undef SF_ONLINE_ROWS_INL
@@ -15,7 +16,7 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// The first layer's rows of inputs 32 w ... 32 w + 31, where the caller's are no whole lines in input-major order.
+// Loads the rows of inputs 32 w ... 32 w + 31, if the caller's weights are not whole lines in input-major order.
 template <class acc_t>
 void load_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
   for (int64_t n = w * kWordBits; n < layer.in && n < (w + 1) * kWordBits; ++n) {
@@ -34,8 +35,8 @@ void store_inputs(const OnlineLayer<acc_t>& layer, int64_t w) {
 }
 
 #if SF_VECTOR_BYTES == 64
-// Steps begin ... end of the updates of input n's weights: gradients sum, over the samples in which n has spiked,
-// delta[b, m] * the window sum that neuron (b, m)'s age picks.
+// Updates input n's weights by steps begin ... end. The gradient of weight m is the sum of delta[b, m] * window[age[b,
+// m]] over the samples b in which n has spiked.
 template <int registers>
 SF_HD void update_gated_row(const OnlineBatch<float>& p, const OnlineLayer<float>& layer, int64_t n, int64_t begin,
                             int64_t end, bool first_update, float decay8) {
@@ -117,8 +118,8 @@ void update_gated_row(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& lay
   }
 }
 
-// The words of 32 inputs, one for each sample and `stride` apart, by input: bit b of by_input[i] [words(B)] is the
-// spike of input i in sample b.
+// Transposes the words of 32 inputs, one per sample and `stride` apart: bit b of by_input[i] [words(B)] is the spike of
+// input i in sample b.
 inline void transpose_samples(const uint32_t* x, int64_t stride, int64_t B, uint32_t* by_input) {
   const int64_t sample_words = words_for(B);
   for (int64_t s = 0; s < sample_words; ++s) {
@@ -132,7 +133,7 @@ inline void transpose_samples(const uint32_t* x, int64_t stride, int64_t B, uint
   }
 }
 
-// Enters the spikes of input n at step t: into its history, and new samples into the list of those it is active in.
+// Adds the spikes of input n at step t to its history, and new samples to its list of active samples.
 template <class acc_t>
 SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
                         const uint32_t* x) {
@@ -154,8 +155,8 @@ SF_HD void enter_spikes(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
   layer.active_count[n] = int32_t(next - (layer.active_sample + n * p.list_stride(p.B)));
 }
 
-// The weight decay of a silent row that it has not had yet, up to and without step t. One product a step, as a row that
-// is updated at every step has.
+// Applies the weight decay that a silent row has missed before step t. Multiplies once per step, to get the same bits
+// as a row that is updated at every step.
 template <class acc_t>
 void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t) {
   const acc_t shrink = p.step[0].shrink;
@@ -165,8 +166,8 @@ void decay_row(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n
   layer.updated_until[n] = int32_t(t);
 }
 
-// The updates up to step t of those of the rows first ... first + 31 whose bit is set, by the shared trace. All rows
-// take their lines of the errors in turn, few enough of them to stay in the caches.
+// Applies the updates up to step t by the shared trace, to the rows first ... first + 31 whose bit is set. The rows
+// take turns on a few lines of the errors at a time, so that these lines stay in the caches.
 template <class acc_t>
 void update_shared_rows(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t first, uint32_t rows,
                         uint32_t first_updates, int64_t t, const OnlineScratch<acc_t>& scratch) {
@@ -192,11 +193,12 @@ void update_shared_rows(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
   });
 }
 
-// The first layer's rows of inputs 32 w ... 32 w + 31 at step t. Inputs are known beforehand: the updates of a row wait
-// until the row is read, at the step before its input's next spike or at the end of the batch, or until no more steps
-// can be kept. Then they are done one after the other while the row is in the cache, the same as if they had been done
-// at once. A row whose input has not spiked in this batch has no gradient and no moments, only its weight decay; decay
-// of the "l2" kind makes gradients, so that every row takes part.
+// Handles the rows of inputs 32 w ... 32 w + 31 at step t. All inputs are known beforehand, so a row's updates are
+// deferred until the row is read (the step before its input's next spike, or the end of the batch), or until `depth`
+// steps are pending. They are then applied one after the other while the row is in the cache; the result is the same.
+//
+// A row whose input has not spiked in this batch has no gradient and no moments, only weight decay. Decay of the "l2"
+// kind is a gradient, so with it every row is updated.
 template <class acc_t>
 void online_rows(const OnlineBatch<acc_t>& p, int64_t w, int64_t t, const OnlineScratch<acc_t>& scratch) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;

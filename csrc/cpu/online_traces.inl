@@ -1,4 +1,4 @@
-// The online rule's traces: leaky sums for the shared trace, window sums for the gated one.
+// Traces of the online rule: leaky sums for the shared trace, window sums for the gated one.
 #if defined(SF_ONLINE_TRACES_INL) == defined(SF_ISA_PARITY)
 #if defined(SF_ONLINE_TRACES_INL)
 #undef SF_ONLINE_TRACES_INL
@@ -13,8 +13,8 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// A neuron that spiked in the step before has a trace that begins now: its window is one step long, as all are at
-// first.
+// Advances the ages of 32 neurons. After a spike, a neuron's window begins anew and is one step long, as all windows
+// are at first.
 SF_HD void advance_age(uint16_t* age, uint32_t spiked) {
   for (int64_t i = 0; i < kWordBits; ++i) age[i] = spiked >> i & 1u ? uint16_t(0) : uint16_t(age[i] + 1);
 }
@@ -25,7 +25,8 @@ inline int64_t count_spikes(const uint32_t* words, int64_t stride, int64_t count
   return spikes;
 }
 
-// e[t] = factor * e[t-1] + x[t]; `factor` is one for all or one for each, `width` whole vectors
+// Computes e[t] = factor * e[t-1] + x[t]. `factor` is the same for all elements or one per element; `width` is a
+// multiple of a vector.
 template <class acc_t, class Factor>
 SF_HD void advance_shared_trace(const Factor& factor, const uint32_t* x, int64_t stride, int64_t width, acc_t* e) {
   using vec = typename VectorOf<acc_t, SF_VECTOR_BYTES>::type;
@@ -36,8 +37,8 @@ SF_HD void advance_shared_trace(const Factor& factor, const uint32_t* x, int64_t
   }
 }
 
-// The shared trace of input n at steps layer.updated_until[n] ... t, for the samples it is active in: coefficient
-// [steps, B]. Since the first of these steps the input has not spiked, or the row would have had its update.
+// Lists the shared trace of input n at steps layer.updated_until[n] ... t, for its active samples: coefficient [steps,
+// B]. The input has not spiked after the first of these steps; a spike would have triggered the update.
 template <class acc_t>
 void list_shared_traces(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, int64_t n, int64_t t,
                         acc_t* coefficient) {
@@ -53,8 +54,7 @@ void list_shared_traces(const OnlineBatch<acc_t>& p, OnlineLayer<acc_t>& layer, 
   }
 }
 
-// Window sums that begin at steps 0 ... t, brought to step t: those that are some neuron's trace, and the one that
-// begins.
+// Advances window sums to step t: those that some neuron uses, and the one that begins at t.
 template <class acc_t>
 void advance_windows(acc_t decay, const uint32_t* x, int64_t stride, int64_t t, int64_t width, const int32_t* neurons,
                      acc_t* windows) {
@@ -71,7 +71,7 @@ void advance_windows(acc_t decay, const uint32_t* x, int64_t stride, int64_t t, 
   }
 }
 
-// Counts the neurons whose windows begin at each step: one that spikes at t has, from the next step on, a new one.
+// Counts the neurons whose windows begin at each step. A neuron that spikes at t gets a new window from step t + 1 on.
 template <class acc_t>
 void count_windows(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t b, int64_t t,
                    const OnlineScratch<acc_t>& scratch) {
@@ -82,14 +82,14 @@ void count_windows(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer,
   neurons[t + 1] += int32_t(count);
 }
 
-// 64 steps of the history of (input, sample), of which the newest is its bit `at`, as bit 0.
+// Returns 64 steps of the history of one (input, sample); its bit `at`, the newest step, becomes bit 0.
 SF_HD uint64_t recent_history(const uint64_t* history, int64_t at) {
   const int64_t word = at / 64, bit = at % 64;
   return bit ? history[word] >> bit | history[word + 1] << (64 - bit) : history[word];
 }
 
-// Window sums of ages 0 ... t, and up to whole bytes. table [256, 8] holds those of 8 steps: a later byte's begin where
-// the one before it ended, and count decay^8 for each byte between.
+// Computes the window sums of ages 0 ... t, rounded up to whole bytes. table [256, 8] holds the sums of 8 steps; those
+// of a later byte add to the last sum before it, weighted by decay^8 per byte.
 template <class acc_t>
 void make_window(const acc_t* table, acc_t decay8, const uint64_t* history, int64_t shift, int64_t bytes,
                  acc_t* window) {
@@ -102,7 +102,7 @@ void make_window(const acc_t* table, acc_t decay8, const uint64_t* history, int6
 }
 
 #if SF_VECTOR_BYTES == 64
-// Up to 128 window sums in eight registers, looked up for 16 neurons at once by permutation.
+// Up to 128 window sums in eight registers; a permutation looks them up for 16 neurons at once.
 template <int registers>
 struct Window {
   __m512 sums[registers];
@@ -119,7 +119,7 @@ struct Window {
       if (i % 2) sums[i / 2] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
     }
   }
-  // those of `count` registers, a power of two, from the first
+  // Looks up the sums of `count` registers, a power of two, from `first` on.
   template <int count>
   SF_HD __m512 at(int first, __m512i age) const {
     if constexpr (count == 1) return _mm512_permutexvar_ps(age, sums[first]);
@@ -132,15 +132,16 @@ struct Window {
 };
 #endif
 
-// Window sums change only at the ages of spikes, and inputs of a large first layer spike seldom.
+// Most changes of a window that are listed. Window sums change only at the ages of spikes, and an input of a large
+// first layer spikes seldom.
 constexpr int kMostChanges = 4;
 
 template <class acc_t>
 struct WindowChanges {
   int32_t age[kMostChanges];
-  acc_t sum[kMostChanges];  // from that age on: the same as make_window's
+  acc_t sum[kMostChanges];  // from that age on, the same bits as make_window's
 
-  // Finds the changes of ages 0 ... t; returns their number, or -1 if it exceeds kMostChanges.
+  // Lists the changes of ages 0 ... t; returns their number, or -1 if there are more than kMostChanges.
   SF_HD int list(const acc_t* table, acc_t decay8, const uint64_t* history, int64_t shift, int64_t t) {
     acc_t carried = 0, power = 1;
     int count = 0;
@@ -160,7 +161,7 @@ struct WindowChanges {
     return count;
   }
 
-  // gradient[m] += delta[m] * the window sum of neuron m's age.
+  // Computes gradient[m] += delta[m] * the window sum at neuron m's age.
   template <int count>
   SF_HD void add(const acc_t* delta, const uint16_t* ages, int64_t neurons, acc_t* gradient) const {
     for (int64_t m = 0; m < neurons; ++m) {

@@ -1,4 +1,4 @@
-// The online rule's weight updates: a part of a row, and the rows of a later layer.
+// Weight updates of the online rule: a part of a row, and the rows of a later layer.
 #if defined(SF_ONLINE_UPDATES_INL) == defined(SF_ISA_PARITY)
 #if defined(SF_ONLINE_UPDATES_INL)
 #undef SF_ONLINE_UPDATES_INL
@@ -11,8 +11,8 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// `count` neighbouring weights and their moments, which are zero where this is their first update of the batch, from
-// the sum of their gradients over samples.
+// Updates `count` neighbouring weights and their moments from the sum of their gradients over samples. The moments
+// start from zero at the first update of a batch.
 template <class acc_t>
 SF_HD void update_weights(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
                           bool first_update, const acc_t* gradient, int64_t count, int64_t at) {
@@ -28,9 +28,8 @@ SF_HD void update_weights(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>&
   for (int64_t i = 0; i < count; ++i) w[i] = adam_update(step, w[i], gradient[i] * batch_mean, m[i], v[i]);
 }
 
-// `lines` lines of a row of weights: the gradient, sum over k of weight(k) * row(k), goes from registers into the
-// update while the next gradient is already under way. The division and the root of the update, which take longer than
-// all of the rest, so hide the sums.
+// Updates `lines` lines of a row of weights by the gradient, the sum over k of weight(k) * row(k). The gradient stays
+// in registers. The sums of one part overlap with the division and square root of the part before, which take longer.
 template <int lines, class acc_t, class Row, class Weight>
 SF_HD void update_lines(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, const UpdateStep<acc_t>& step,
                         bool first_update, int64_t at, int64_t count, const Row& row, const Weight& weight) {
@@ -43,8 +42,8 @@ SF_HD void update_lines(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& l
   update_weights(p, layer, step, first_update, gradient, elements, at);
 }
 
-// Update of the 32 output rows of tile i by the errors of time step t; returns whether any weight may have changed. A
-// row that has had no error in this batch has no gradient and no moments, only its weight decay.
+// Updates the 32 output rows of tile i by the errors of time step t; returns true if a weight may have changed. A row
+// without an error so far in this batch has no gradient and no moments, only weight decay.
 template <class acc_t>
 bool update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, int64_t i, int64_t t) {
   constexpr int64_t line = kLine<acc_t>;
@@ -56,7 +55,7 @@ bool update_tile(const OnlineBatch<acc_t>& p, const OnlineLayer<acc_t>& layer, i
   uint32_t has_moments = step.l2 == acc_t(0) ? layer.has_moments[i] : t == 0 ? 0u : ~0u;
   for (int64_t j = 0; j < count; ++j) {
     const int64_t m = first + j;
-    // the output layer's errors are listed, a hidden layer's are dense
+    // The output layer's errors are listed; a hidden layer's are dense.
     const int32_t* samples = layer.error_count ? layer.error_samples + m * p.B : nullptr;
     const int64_t errors = layer.error_count ? layer.error_count[m] : p.B;
     const bool first_update = !(has_moments >> j & 1u);

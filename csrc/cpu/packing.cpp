@@ -10,7 +10,7 @@
 
 namespace spikefuse::cpu {
 
-// Rows for one thread at the least.
+// Fewest rows per thread.
 static int64_t row_grain(int64_t neurons) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(neurons, 1)); }
 
 std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
@@ -19,7 +19,7 @@ std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
   Tensor words = torch::stable::new_empty(x, {R, W}, ScalarType::Int);
   Tensor spikes = torch::stable::new_empty(x, {}, ScalarType::Long);
   Tensor not_spikes = torch::stable::new_empty(x, {}, ScalarType::Long);
-  std::vector<int64_t> row_counts(2 * R);  // [R, 2]
+  std::vector<int64_t> row_counts(2 * R);  // [R, 2] spikes, and elements that are neither 0 nor 1
   with_element_type(x.scalar_type(), [&](auto zero) {
     using io_t = decltype(zero);
     const io_t* data = x.const_data_ptr<io_t>();

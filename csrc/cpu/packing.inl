@@ -6,8 +6,8 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// Adds the spikes to counts[0], and to counts[1] the elements that are neither 0 nor 1; such an element, NaN too, packs
-// as a spike.
+// Adds the number of spikes to counts[0], and the number of elements that are neither 0 nor 1 to counts[1]. Such an
+// element, even NaN, packs as a spike.
 template <class io_t>
 void pack_row(const io_t* x, int64_t stride, int64_t neurons, uint32_t* words, int64_t* counts) {
   for (int64_t w = 0; w < words_for(neurons); ++w) {
@@ -27,7 +27,7 @@ void pack_row(const io_t* x, int64_t stride, int64_t neurons, uint32_t* words, i
   }
 }
 
-// The same for adjacent fp32, the type that layers hand to each other: a word by vector compares.
+// Packs contiguous fp32, the type that layers exchange: makes a word by vector compares.
 inline void pack_row(const float* x, int64_t stride, int64_t neurons, uint32_t* words, int64_t* counts) {
   if (stride != 1) return pack_row<float>(x, stride, neurons, words, counts);
   const int64_t whole = neurons / kWordBits;

@@ -1,4 +1,4 @@
-// Independent tasks of unequal length over all threads, and the memory they work in.
+// Runs independent tasks of unequal length on all threads; allocates their memory.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@
 
 namespace spikefuse::cpu {
 
-// Calls make() once in every thread and run(what it made, task) for each task. A thread takes the next task when it is
-// done with its last, so a thread that lost its core to another process holds up nobody but the task it is in.
+// Calls make() once per thread and run(made, task) for each task. A thread takes its next task when it has finished
+// one, so a thread that loses its core to another process delays only its current task.
 template <class Make, class Run>
 void parallel_tasks(int64_t tasks, const Make& make, const Run& run) {
   std::atomic<int64_t> next{0};
@@ -31,7 +31,8 @@ void parallel_tasks(int64_t tasks, const Make& make, const Run& run) {
   });
 }
 
-// Bytes of one core's second-level cache; 256 KB, the smallest of the last ten years, where the system does not say.
+// Size of one core's second-level cache in bytes. If the system does not say: 256 KB, the smallest of the last ten
+// years.
 inline int64_t second_level_cache() {
   static const int64_t bytes = [] {
     int64_t found = 0;
@@ -46,8 +47,8 @@ inline int64_t second_level_cache() {
   return bytes;
 }
 
-// Asks for huge pages under fresh memory of several of them: there, a fault every 4 KB costs as much as the sums that
-// are written to it, and the address of every other row has to be looked up.
+// Requests transparent huge pages for large new buffers. Page faults every 4 KB cost as much as the arithmetic, and so
+// do address translations for every other row.
 inline void use_huge_pages(void* memory, int64_t bytes) {
 #if defined(__linux__)
   constexpr int64_t kPage = int64_t(1) << 21;
@@ -59,7 +60,7 @@ inline void use_huge_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-// Memory that begins at a cache line, so that no vector of a tile lies across two; not initialised.
+// Uninitialised memory aligned to a cache line, so that no vector of a tile crosses two lines.
 template <class T>
 class AlignedArray {
  public:

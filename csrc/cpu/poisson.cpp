@@ -1,4 +1,4 @@
-// Poisson encoding of rates, straight to bits.
+// Poisson encoding on the CPU: draws spikes from rates, straight to bits.
 #include <algorithm>
 
 #include "../checks.h"

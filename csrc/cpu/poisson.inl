@@ -1,4 +1,4 @@
-// Poisson draws of one word of 32 inputs, as bits.
+// Draws one word of 32 inputs as bits.
 
 #include "../packing.h"
 #include "../philox.h"
@@ -6,7 +6,7 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// Word w of sample b at step t. Inputs of rate 0 cost nothing where a whole word of them is silent.
+// Draws word w of sample b at step t. A word whose rates are all 0 is skipped.
 inline uint32_t poisson_word(const uint64_t* thresholds, bool silent, int64_t w, int64_t b, int64_t t, uint64_t seed,
                              uint32_t offset) {
   if (silent) return 0;
@@ -22,7 +22,7 @@ inline uint32_t poisson_word(const uint64_t* thresholds, bool silent, int64_t w,
   return word;
 }
 
-// All steps of one word of one sample: thresholds are made once and used T times.
+// Draws all steps of one word of one sample; computes the thresholds once for all T steps.
 inline void poisson_column(const double* rates, int64_t count, int64_t w, int64_t b, int64_t T, uint64_t seed,
                            uint32_t offset, uint32_t* words, int64_t stride_t) {
   uint64_t thresholds[kWordBits];

@@ -1,9 +1,9 @@
-// Products with packed spikes: Z = X W, and dW = X^T g for its backward, which is the same product once the bits of X
-// are transposed.
+// Products with packed spikes on the CPU: Z = X W, and dW = X^T g for its backward pass. Both are the same product once
+// the bits of X are transposed.
 //
-// Rows go in chunks. A word of 32 inputs that is silent in a chunk is left out; a dense one is looked up in tables of
-// the sums of each four inputs; the spikes of the others are listed once, and every column tile gathers by these lists
-// from a copy of its weights that stays in the second-level cache.
+// Rows are processed in chunks. In each chunk, a word of 32 inputs without spikes is skipped. A dense word is looked up
+// in tables of sums of its inputs' weights. The spikes of all other words are listed once. Every column tile gathers by
+// these lists from a copy of its weights that stays in the second-level cache.
 #include "spike_matmul.h"
 
 #include <algorithm>
@@ -17,7 +17,7 @@
 
 namespace spikefuse::cpu {
 
-// Event lists are 32-bit row numbers.
+// Event lists hold 32-bit row numbers.
 static void check_list_range(int64_t rows, const char* name) {
   STD_TORCH_CHECK(rows <= std::numeric_limits<int32_t>::max(), "spikefuse: expected at most 2^31 - 1 ", name, ", got ",
                   rows);
@@ -25,13 +25,13 @@ static void check_list_range(int64_t rows, const char* name) {
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Words of one task that only reads bits: some tens of microseconds.
+// Words per task that only reads bits: some tens of microseconds.
 constexpr int64_t kScanWords = 1 << 16;
 
-// Spikes of every word column of `rows` rows.
+// Counts the spikes in every word column of `rows` rows.
 static std::vector<int64_t> count_word_spikes(const uint32_t* words, int64_t rows, int64_t W) {
   std::vector<int64_t> spikes(W);
-  // neighbouring words of one cache line and more, so that rows are read whole lines at a time
+  // Neighbouring words, at least a cache line of them, so that rows are read by whole lines.
   const int64_t columns = std::max<int64_t>(64, kScanWords / rows);
   parallel_for(0, divide_up(W, columns), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
@@ -73,10 +73,10 @@ static void collect_events(const uint32_t* words, int64_t W, SpikePlan& plan) {
   });
 }
 
-// Whole words of inputs whose weights make one tile. A tile fills an eighth of the second-level cache, where z, the
-// events and the weights still to be copied pass through the rest, or up to half of it where spikes are so few that a
-// row would else find only one or two in it, less than it costs to load and to store z. Positions within a block are 16
-// bits.
+// Number of input words whose weights make one tile. A tile fills an eighth of the second-level cache; z, the events
+// and the weights to be copied pass through the rest. If spikes are so few that a row would find only one or two in a
+// tile, which costs less than loading and storing z, the tile grows up to half of the cache. Positions within a block
+// are 16-bit numbers.
 template <class acc_t>
 static int64_t words_per_block(double density) {
   const double fit = double(second_level_cache()) / double(kTile<acc_t> * sizeof(acc_t));
@@ -86,7 +86,7 @@ static int64_t words_per_block(double density) {
 
 template <class acc_t>
 static void multiply_rows(const uint32_t* words, int64_t rows, int64_t N, const acc_t* weight, int64_t M, acc_t* z) {
-  constexpr int64_t kSlab = 1024;  // columns of one task, so that a single row still occupies several threads
+  constexpr int64_t kSlab = 1024;  // columns per task, so that even a single row occupies several threads
   const int64_t slabs = divide_up(M, kSlab), W = words_for(N);
   parallel_tasks(
       rows * slabs, [&] { return std::vector<int32_t>(N + isa_generic::kAppendSlack); },
@@ -106,7 +106,8 @@ template <class acc_t>
 static void multiply_tiles(const SpikePlan& plan, int64_t N, const acc_t* weight, int64_t M, acc_t* out) {
   constexpr int64_t tile = kTile<acc_t>;
   const int64_t tiles = divide_up(M, tile);
-  // Few tiles are split by rows, so that every thread gets a few tasks; each copies the weights again.
+  // If there are few tiles, splits them by rows, so that every thread gets a few tasks. Each part copies the weights
+  // again.
   const int64_t wanted = divide_up(4 * torch::stable::get_num_threads(), tiles);
   const int64_t part = divide_up(plan.rows, std::min(wanted, std::max<int64_t>(1, plan.rows / 256)));
   const int64_t parts = divide_up(plan.rows, part);
@@ -149,7 +150,7 @@ static void multiply_chunk(const uint32_t* words, int64_t rows, int64_t N, const
   multiply_tiles(plan, N, weight, M, z);
 }
 
-// z [R, M] = X [R, N] times weight [N, M]
+// Computes z [R, M] = X [R, N] times weight [N, M].
 template <class acc_t>
 static void multiply_chunks(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z) {
   if (R == 0 || M == 0) return;
@@ -165,9 +166,9 @@ static void multiply(const uint32_t* words, int64_t R, int64_t N, const Tensor& 
     multiply_chunks(words, R, N, weight.const_data_ptr<float>(), M, z.mutable_data_ptr<float>());
 }
 
-// The bits of X [R, N] as those of X^T, [N, words of R].
+// Transposes the bits of X [R, N] to X^T, [N, words of R].
 static std::vector<uint32_t> transpose_words(const uint32_t* words, int64_t R, int64_t N) {
-  constexpr int64_t kColumns = 16;  // words of a task: their rows of X are a cache line, their rows of X^T lie in L2
+  constexpr int64_t kColumns = 16;  // words per task: their rows of X are a cache line, their rows of X^T fit L2
   const int64_t W = words_for(N);
   std::vector<uint32_t> out(N * words_for(R));
   parallel_for(0, divide_up(W, kColumns), 1, [&](int64_t begin, int64_t end) {

@@ -1,5 +1,5 @@
-// Kernels of the product Z = X W of packed spikes. Every element is summed over its inputs in one fixed order, first
-// the gathered ones and then the tables, so that it depends neither on threads nor on the size of the blocks.
+// Kernels of the product Z = X W of packed spikes. Every element is summed over its inputs in a fixed order: gathered
+// words first, then tables. The result depends neither on threads nor on block sizes.
 
 #include "gather.inl"
 #include "spike_matmul.h"
@@ -7,14 +7,14 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// Spikes of each of `count` word columns over all rows.
+// Counts the spikes in each of `count` word columns over all rows.
 inline void count_spikes(const uint32_t* words, int64_t stride, int64_t rows, int64_t count, int64_t* spikes) {
   for (int64_t w = 0; w < count; ++w) spikes[w] = 0;
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t w = 0; w < count; ++w) spikes[w] += __builtin_popcount(words[r * stride + w]);
 }
 
-// How many events row r has in each block.
+// Counts the events of row r in each block.
 inline void count_events(const SpikePlan& plan, const uint32_t* row, int64_t r, int64_t* counts) {
   const int64_t words = plan.event_words.size();
   for (int64_t block = 0, i = 0; i < words; ++block) {
@@ -25,8 +25,8 @@ inline void count_events(const SpikePlan& plan, const uint32_t* row, int64_t r, 
   }
 }
 
-// Lists the events of rows begin ... end - 1. What is written behind a row's list is overwritten by the rows after it,
-// up to where, behind the last one's, another thread's may lie.
+// Lists the events of rows begin ... end - 1. Elements written behind a row's list are overwritten by the next rows.
+// Near the end of the last row, where another thread's list may follow, exactly the events are written.
 inline void list_events(const SpikePlan& plan, const uint32_t* words, int64_t stride, int64_t begin, int64_t end,
                         uint16_t* events) {
   const int64_t count = plan.event_words.size();
@@ -46,7 +46,7 @@ inline void list_events(const SpikePlan& plan, const uint32_t* words, int64_t st
   }
 }
 
-// Copies the weights of whole words of inputs, `columns` of a tile, to rows of `width`; zeros where there are none.
+// Copies the weights of whole words of inputs, `columns` of a tile, to rows of `width`; fills the rest with zeros.
 template <class acc_t>
 void copy_tile(const acc_t* weight, int64_t N, int64_t M, const int32_t* words, int64_t count, int64_t columns,
                int64_t width, acc_t* tile) {
@@ -60,8 +60,9 @@ void copy_tile(const acc_t* weight, int64_t N, int64_t M, const int32_t* words, 
   }
 }
 
-// Rows begin ... end of z for the `columns` columns at `weight`: gathered blocks, then tables. z [lines, rows, one
-// line] and the tile are memory of their own, without the power-of-two row strides that crowd into few sets of a cache.
+// Computes rows begin ... end of z for the `columns` columns at `weight`: gathered blocks first, then tables. z [lines,
+// rows, one line] and the tile are separate memory: row strides that are powers of two would crowd into few sets of a
+// cache.
 template <class acc_t>
 void multiply_tile(const SpikePlan& plan, int64_t begin, int64_t end, const acc_t* weight, int64_t N, int64_t M,
                    int64_t columns, acc_t* tile, acc_t* table, acc_t* z) {
@@ -80,7 +81,7 @@ void multiply_tile(const SpikePlan& plan, int64_t begin, int64_t end, const acc_
     const int64_t first = group * kTableWords;
     const int64_t count = table_words - first < kTableWords ? table_words - first : kTableWords;
     copy_tile(weight, N, M, plan.table_words.data() + first, count, columns, width, tile);
-    // a word that is not there picks the empty sum of whatever table stands there
+    // A missing word selects the empty sum of its table.
     for (int64_t i = count * kWordBits * width; i < kTableWords * kWordBits * width; ++i) tile[i] = acc_t(0);
     for (int64_t l = 0; l < lines; ++l) {
       build_tables(tile + l * line, width, kTableWords, table);
@@ -103,7 +104,7 @@ void store_tile(const acc_t* z, int64_t rows, int64_t columns, acc_t* out, int64
   }
 }
 
-// A row of few spikes, its weights read where they lie. `list` holds N + kAppendSlack entries.
+// Computes a row of few spikes, reading the weights in place. `list` holds N + kAppendSlack entries.
 template <class acc_t>
 void multiply_row(const uint32_t* words, int64_t N, const acc_t* weight, int64_t M, int64_t columns, int32_t* list,
                   acc_t* z) {
@@ -111,7 +112,7 @@ void multiply_row(const uint32_t* words, int64_t N, const acc_t* weight, int64_t
   gather_rows(weight, M, list, count, columns, z);
 }
 
-// The words of X^T [N, words of R] that come from words first ... last - 1 of every row of X [R, W].
+// Computes the words of X^T [N, words of R] that come from words first ... last - 1 of every row of X [R, W].
 inline void transpose_columns(const uint32_t* words, int64_t R, int64_t N, int64_t first, int64_t last, uint32_t* out) {
   using vec = typename VectorOf<uint32_t, SF_VECTOR_BYTES>::type;
   constexpr int lanes = VectorOf<uint32_t, SF_VECTOR_BYTES>::lanes;

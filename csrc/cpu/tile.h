@@ -1,24 +1,25 @@
-// Sizes of the tiles that products with spikes work on, and of their tables.
+// Sizes of tiles and tables in products with spikes.
 #pragma once
 
 #include "../packing.h"
 
 namespace spikefuse::cpu {
 
-// Elements of one cache line, the width that tiles and tables are multiples of.
+// Elements of one cache line; tiles and tables are whole multiples of it.
 template <class acc_t>
 constexpr int64_t kLine = 64 / sizeof(acc_t);
 
-// Table lookup: the 32 inputs of a word fall into groups, and every possible sum of a group's weights stands in a
-// table, one cache line wide. Six additions then do for 32 inputs. Wider groups would need fewer, but twice the tables
-// for each bit; the tables of two words, 32 KB, are read almost as fast as one word's, and z half as often.
+// Widths of the groups for table lookup. The 32 inputs of a word are split into groups; a table, one cache line wide,
+// holds every possible sum of a group's weights. Six additions then serve 32 inputs. Wider groups need fewer additions,
+// but double the tables for each bit. The tables of two words, 32 KB, are read almost as fast as those of one, and z is
+// read half as often.
 constexpr int kTableWidths[] = {6, 6, 5, 5, 5, 5};
 constexpr int64_t kTableEntries = 64 + 64 + 32 + 32 + 32 + 32;
 constexpr int64_t kTableWords = 2;
 
-// A word of inputs is looked up where it has more spikes than this in all rows: its tables cost as much as some 170
-// gathered spikes to build, and as much as 4.8 in each row to use, 15 % of its bits (measured for AVX-512; a gathered
-// spike comes from the second-level cache, a table's entry from the first).
+// A word of inputs is looked up if it has more than kTableBuild + kTableUse * rows spikes. Building its tables costs as
+// much as some 170 gathered spikes. Using them costs as much as 4.8 spikes per row, 15 % of its bits. (Measured for
+// AVX-512; a gathered spike comes from the second-level cache, a table's entry from the first.)
 constexpr double kTableBuild = 170, kTableUse = 4.8;
 
 }  // namespace spikefuse::cpu

@@ -1,4 +1,4 @@
-// Products of spikes with one tile of weights, rows of inputs some cache lines wide: by events, or by table lookup.
+// Products of spikes with one tile of weights, whose rows are a few cache lines wide: by events or by table lookup.
 #if defined(SF_TILE_INL) == defined(SF_ISA_PARITY)
 #if defined(SF_TILE_INL)
 #undef SF_TILE_INL
@@ -12,7 +12,7 @@
 
 namespace spikefuse::cpu::SF_ISA {
 
-// z[r] += the tile's rows of the inputs that spiked, for all rows; z is [lines, rows, one line]. Row r's events are
+// Adds the tile's rows of the spiking inputs to z[r], for all rows; z is [lines, rows, one line]. Row r's events are
 // events[begin[r] ... end[r]).
 template <int lines, class acc_t, class index_t>
 void add_events(const acc_t* tile, const int64_t* begin, const int64_t* end, const index_t* events, int64_t rows,
@@ -55,7 +55,7 @@ void add_events(int64_t lines, const acc_t* tile, const int64_t* begin, const in
   }
 }
 
-// Every sum of each group's rows of a line's weights: table [words][kTableEntries][one line].
+// Computes every sum of each group's rows, for one line of weights: table [words][kTableEntries][one line].
 template <class acc_t>
 void build_tables(const acc_t* weight, int64_t width, int64_t words, acc_t* table) {
   constexpr int64_t line = kLine<acc_t>;
@@ -77,8 +77,8 @@ void build_tables(const acc_t* weight, int64_t width, int64_t words, acc_t* tabl
   }
 }
 
-// z[r] += the sums that the bits of kTableWords words pick, one line wide. Rows go `together` at a time: as many chains
-// of additions, each in the order of the inputs.
+// Adds to z[r] the sums selected by the bits of kTableWords words, one line wide. Computes `at_once` rows together:
+// independent chains of additions, each in the order of the inputs.
 template <int at_once, class acc_t>
 SF_HD void add_table_rows(const acc_t* table, const uint32_t* bits, acc_t* z) {
   constexpr int64_t line = kLine<acc_t>;
@@ -88,7 +88,7 @@ SF_HD void add_table_rows(const acc_t* table, const uint32_t* bits, acc_t* z) {
   const acc_t* entries = table;
   SF_UNROLL
   for (int w = 0; w < kTableWords; ++w) {
-    // Moved up by a line's size, the bits of a group become, masked, the offset of its entry.
+    // Multiplied by a line's size and masked, the bits of a group become the offset of its entry.
     uint64_t moved[at_once];
     SF_UNROLL
     for (int r = 0; r < at_once; ++r) moved[r] = uint64_t(bits[r * kTableWords + w]) * line;

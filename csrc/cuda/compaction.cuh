@@ -1,5 +1,5 @@
-// Lists that a block makes in shared memory: of the spikes in a row of words, or of anything else that a few out of
-// many are. All threads of the block call these.
+// Stream compaction by a block: lists, in shared memory, the set bits of a row of words, or the few items that pass a
+// test. All threads of the block call these functions.
 #pragma once
 
 #include "../packing.h"
@@ -8,22 +8,22 @@
 namespace spikefuse::cuda {
 
 struct SpikeList {
-  uint16_t* position;     // one for each bit of a word a thread
-  uint32_t* warp_counts;  // one a warp
+  uint16_t* position;     // one per bit of a word per thread
+  uint32_t* warp_counts;  // one per warp
 };
 
 __host__ __device__ constexpr size_t list_shared_bytes(unsigned threads) {
   return threads * kWordBits * sizeof(uint16_t) + threads / 32 * sizeof(uint64_t);
 }
 
-// At the beginning of the block's shared memory.
+// Returns the list at the beginning of the block's shared memory.
 __device__ __forceinline__ SpikeList shared_list() {
   auto* position = shared_memory<uint16_t>();
   return {position, reinterpret_cast<uint32_t*>(position + blockDim.x * kWordBits)};
 }
 
-// Lists the bits of all threads' words in their order, bit i of thread k as 32 k + i; returns how many there are. Ends
-// with a barrier; another is needed before the list is made anew.
+// Lists the set bits of all threads' words in order, bit i of thread k as 32 k + i; returns their number. Ends with a
+// barrier; the caller needs another one before the next list.
 __device__ __forceinline__ uint32_t compact_bits(uint32_t word, const SpikeList& list) {
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const uint32_t bits = __popc(word);
@@ -44,7 +44,7 @@ __device__ __forceinline__ uint32_t compact_bits(uint32_t word, const SpikeList&
   return count;
 }
 
-// Calls each(i) for those of i < count for which keep(i), in order; each thread asks keep of its own.
+// Calls each(i), in order, for every i < count with keep(i). Each thread evaluates keep for its own items.
 template <class Keep, class Each>
 __device__ __forceinline__ void for_each_kept(int64_t count, const SpikeList& list, const Keep& keep,
                                               const Each& each) {

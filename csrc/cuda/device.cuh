@@ -1,4 +1,4 @@
-// Shared by all kernels: dynamic shared memory, vectors of 16 bytes, sums over a block.
+// Building blocks of kernels: dynamic shared memory, vectors of 16 bytes, sums over a block.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,7 +12,7 @@
 
 namespace spikefuse::cuda {
 
-// All shared memory is dynamic: the emulator gives each block its own, with what lies behind it guarded.
+// All shared memory is dynamic: the emulator allocates it per block and guards its end.
 template <class T>
 __device__ __forceinline__ T* shared_memory() {
 #if defined(SPIKEFUSE_EMULATED)
@@ -28,7 +28,7 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ __forceinline__ int64_t global_thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ int64_t all_threads() { return int64_t(gridDim.x) * blockDim.x; }
 
-// Waits for all threads of all blocks, which see what each of them has written: launch_cooperative only.
+// Waits for all threads of all blocks, and makes their writes visible to each other. Only within launch_cooperative.
 __device__ __forceinline__ void grid_barrier() {
 #if defined(SPIKEFUSE_EMULATED)
   emulator::grid_barrier();
@@ -37,7 +37,7 @@ __device__ __forceinline__ void grid_barrier() {
 #endif
 }
 
-// kCount neighbouring elements, read and written by one instruction for each 16 bytes of them.
+// kCount neighbouring elements, loaded and stored by one instruction per 16 bytes.
 template <class T, int kCount>
 struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) AlignedVector {
   T x[kCount];
@@ -53,13 +53,13 @@ __device__ __forceinline__ void store_vector(T* to, const AlignedVector<T, kCoun
   *reinterpret_cast<AlignedVector<T, kCount>*>(to) = values;
 }
 
-// The sum over a block, in an order that depends on nothing but its size; known to thread 0. `memory` holds a T for
-// each warp; all threads of the block call this.
+// Returns the sum over a block to thread 0, in an order that depends only on the block's size. `memory` holds one T per
+// warp. All threads of the block call this.
 template <class T>
 __device__ T block_sum(T value, T* memory) {
   SF_UNROLL for (int half = 16; half > 0; half /= 2) value += __shfl_down_sync(kAllLanes, value, half);
   const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  __syncthreads();  // `memory` may still be read from an earlier sum
+  __syncthreads();  // an earlier sum may still be read from `memory`
   if (threadIdx.x % 32 == 0) memory[warp] = value;
   __syncthreads();
   T total = T(0);

@@ -1,6 +1,6 @@
-// Shared by all launchers: the device and stream of a tensor, launches, and grid sizes as pure host functions.
+// Launches kernels on the device and stream of a tensor.
 //
-// With SPIKEFUSE_EMULATED, a C++ compiler takes the same sources and a launch runs on the CPU (tests/emulator).
+// With SPIKEFUSE_EMULATED, a C++ compiler compiles the same sources and a launch runs on the CPU (tests/emulator).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -55,7 +55,7 @@ void launch_cooperative(void (*kernel)(Params...), unsigned blocks, unsigned thr
 
 #else
 
-// Makes a tensor's device current for its lifetime, and gives PyTorch's current stream there.
+// Makes a tensor's device current for its lifetime, and returns PyTorch's current stream of that device.
 class DeviceStreamGuard {
  public:
   explicit DeviceStreamGuard(const Tensor& t) : guard_(t.get_device_index()) {
@@ -70,7 +70,7 @@ class DeviceStreamGuard {
   cudaStream_t stream_;
 };
 
-// Dynamic shared memory that every kernel may use; a larger amount must be allowed first.
+// Shared memory that every kernel may use; more must be allowed first.
 constexpr size_t kCommonSharedBytes = 48 * 1024;
 
 inline void allow_shared_bytes(const void* function, size_t bytes) {
@@ -87,7 +87,7 @@ void launch(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t
   STD_CUDA_CHECK(cudaLaunchKernel(function, dim3(blocks), dim3(threads), addresses, shared_bytes, stream));
 }
 
-// As many blocks of a kernel as the current device holds at once.
+// Returns the number of a kernel's blocks that the current device holds at once.
 template <class... Params>
 unsigned max_cooperative_blocks(void (*kernel)(Params...), unsigned threads, size_t shared_bytes) {
   const void* function = reinterpret_cast<const void*>(kernel);
@@ -101,7 +101,7 @@ unsigned max_cooperative_blocks(void (*kernel)(Params...), unsigned threads, siz
   return unsigned(multiprocessors) * unsigned(blocks);
 }
 
-// A launch whose blocks, no more than max_cooperative_blocks, meet at grid_barrier.
+// Launches at most max_cooperative_blocks blocks, which may meet at grid_barrier.
 template <class... Params>
 void launch_cooperative(void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes,
                         cudaStream_t stream, typename type_identity<Params>::type... arguments) {

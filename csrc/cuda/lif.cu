@@ -1,25 +1,26 @@
-// LIF layer on CUDA: all T time steps forward, and the reverse scan, in one launch each; a loss takes a second, small
-// one.
+// LIF layer on CUDA: one launch computes all T time steps forward, another the reverse scan. A loss takes a second,
+// small launch.
 #include "../lif_op.h"
 #include "launch.h"
 #include "lif.cuh"
 
 namespace spikefuse::cuda {
 
-// True if every row of [T, B, N] can be read `count` elements at a time: neighbours in memory, and rows aligned.
+// Returns true if every row of [T, B, N] can be read `count` elements at a time: neurons adjacent in memory, rows
+// aligned.
 template <class T>
 static bool reads_packed(const Strided<T>& x, int count) {
   return !x.data || (x.n == 1 && x.t % count == 0 && x.b % count == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0);
 }
 
-// [B, N], or [T, B, N] without gaps, whose rows are of a fitting length.
+// Does the same for a contiguous [B, N] or [T, B, N], whose row length is known to fit.
 template <class T>
 static bool reads_packed(const T* x) {
   return reinterpret_cast<uintptr_t>(x) % 16 == 0;
 }
 
-// Samples and neurons that lie behind each other and share their constants are one long row, which can be read 16 bytes
-// at a time whatever its number of neurons a sample.
+// If samples and neurons are contiguous and all neurons share their constants, treats them as one long row. Rows of an
+// odd number of neurons can then be read 16 bytes at a time, too.
 template <class T>
 static bool is_one_row(const Strided<T>& x, int64_t B, int64_t N) {
   return !x.data || ((x.n == 1 || N == 1) && (x.b == N || B == 1));
@@ -74,7 +75,7 @@ static void run_backward(LifBackward<acc_t, io_t> p, const Tensor& v) {
     launch(lif_backward_kernel<acc_t, io_t, 1>, blocks, threads, 0, device.stream(), p);
 }
 
-// Any strides are read where they lie.
+// The kernels read any strides in place.
 static const Tensor& as_it_is(const Tensor& t) { return t; }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lif_forward(Tensor z, std::optional<Tensor> state, Tensor decay,

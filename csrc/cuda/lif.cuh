@@ -1,5 +1,6 @@
-// Kernels of the LIF layer: a thread carries kCount neighbouring neurons of a sample through all T time steps, their
-// state in registers. Steps go in chunks: everything that a chunk reads is asked for before its first step is computed.
+// Kernels of the LIF layer. A thread takes kCount neighbouring neurons of a sample through all T time steps and keeps
+// their state in registers. Steps are processed in chunks: a chunk issues all its loads before it computes its first
+// step.
 #pragma once
 
 #include "../lif_params.h"
@@ -7,7 +8,7 @@
 
 namespace spikefuse::cuda {
 
-// Neurons of a thread, where rows can be read 16 bytes of membrane potentials at a time.
+// Neurons per thread if rows can be read 16 bytes of membrane potentials at a time.
 template <class acc_t>
 constexpr int kNeurons = 16 / sizeof(acc_t);
 
@@ -35,7 +36,7 @@ struct BlockErrors {
   int64_t* mismatches;
 };
 
-// A thread's way through time: where it reads and writes next, and its neurons.
+// State of a thread's forward pass: its next addresses, and its neurons.
 template <class acc_t, class io_t, int kCount>
 struct ForwardScan {
   const io_t* z;
@@ -46,7 +47,7 @@ struct ForwardScan {
   int mismatches;
 };
 
-// A chunk of kSteps time steps, or of the `left` < kSteps last ones.
+// Computes a chunk of kSteps time steps, or of the `left` < kSteps last ones.
 template <int kSteps, bool kWhole, class acc_t, class io_t, int kCount>
 __device__ __forceinline__ void forward_chunk(const LifForward<acc_t, io_t>& p, int shift, int64_t left,
                                               ForwardScan<acc_t, io_t, kCount>& scan) {
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(kScanThreads, 1) lif_forward_kernel(LifForward
       scan.state[i] = before.x[i];
       scan.squared[i] = acc_t(0);
     }
-    const int shift = int(n % kWordBits);  // kCount divides a word
+    const int shift = int(n % kWordBits);  // kCount divides a word's bits
     int64_t left = p.T;
     for (; left >= kAhead; left -= kAhead) forward_chunk<kAhead, true>(p, shift, left, scan);
     if (left > 0) forward_chunk<kAhead, false>(p, shift, left, scan);
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(kScanThreads, 1) lif_forward_kernel(LifForward
   }
 }
 
-// One block: the blocks' errors summed in a fixed order.
+// Sums all blocks' errors in a fixed order, in one block.
 template <class acc_t>
 __global__ void sum_errors_kernel(BlockErrors errors, unsigned blocks, acc_t* loss, int64_t* mismatches) {
   double total = 0;
@@ -151,21 +152,22 @@ __global__ void sum_errors_kernel(BlockErrors errors, unsigned blocks, acc_t* lo
   }
 }
 
-// A thread's way back through time.
+// State of a thread's reverse scan.
 template <class acc_t, class io_t, int kCount>
 struct ReverseScan {
-  const acc_t* v_before;  // of the step before the next one
+  const acc_t* v_before;  // potentials of the step before that of v
   const io_t* grad_spikes;
   const acc_t* grad_v;
   const uint32_t* target;
   io_t* grad_z;
   acc_t decay[kCount], threshold[kCount];
-  acc_t carried[kCount];  // the gradient of v'[t]
-  acc_t v[kCount];        // of the next step
+  acc_t carried[kCount];  // gradient of v'[t]
+  acc_t v[kCount];        // potentials of the step to process next
   acc_t grad_decay[kCount], grad_threshold[kCount];
 };
 
-// A chunk of kSteps steps back in time, none of them the first one, or of the `left` <= kSteps first ones.
+// Computes a chunk of kSteps steps backward in time, without the first step; or, with it, the `left` <= kSteps first
+// ones.
 template <int kSteps, bool kWhole, class acc_t, class io_t, int kCount>
 __device__ __forceinline__ void backward_chunk(const LifBackward<acc_t, io_t>& p, int shift, int64_t left,
                                                const acc_t* state, acc_t grad_loss,
@@ -217,7 +219,7 @@ __device__ __forceinline__ void backward_chunk(const LifBackward<acc_t, io_t>& p
           total = fused_multiply_add(-grad_loss, error, total);
           scan.grad_threshold[i] = fused_multiply_add(wanted ? grad_loss : acc_t(0), error, scan.grad_threshold[i]);
         }
-        // the initial state is what is left after a reset already
+        // The initial state is already after a reset.
         const acc_t past = before[k].x[i];
         const acc_t held = first ? past : lif_reset(p.reset, past, lif_fires(past, threshold), threshold);
         scan.grad_decay[i] = fused_multiply_add(total, held, scan.grad_decay[i]);

@@ -1,4 +1,4 @@
-// A fully connected LIF layer of packed spikes on CUDA, product and recursion in one launch.
+// Fully connected LIF layer of packed spikes on CUDA: product and recursion in one launch.
 #include "../checks.h"
 #include "launch.h"
 #include "lif_linear.cuh"

@@ -1,5 +1,5 @@
-// A fully connected LIF layer in one kernel: a block's tile of the product holds all time steps of a few samples, so
-// the currents z go from the accumulators through shared memory into the recursion and never to global memory.
+// Fully connected LIF layer in one kernel. A block's tile of the product holds all time steps of a few samples. The
+// currents z go from the accumulators through shared memory into the recursion, never to global memory.
 #pragma once
 
 #include "../lif.h"
@@ -20,15 +20,15 @@ struct LifLinear {
   float* new_state;   // [B, M]
 };
 
-// Shared memory: the product's buffers, and afterwards, in their place, the tile of z; rows one element apart from a
-// multiple of the banks.
+// Bytes of shared memory: the product's buffers first, then in the same place the tile of z, whose rows are padded by
+// one element against bank conflicts.
 template <class Tile>
 constexpr size_t kLifLinearSharedBytes = Tile::kSharedBytes > Tile::kRows*(Tile::kColumns + 1) * sizeof(float)
                                              ? Tile::kSharedBytes
                                              : Tile::kRows * (Tile::kColumns + 1) * sizeof(float);
 
-// A tile takes `steps` time steps of each of its samples, all T of them where they fit; longer sequences come in
-// chunks, with the state carried through new_state.
+// A tile takes `steps` time steps of each of its samples: all T steps if they fit. Longer sequences are processed in
+// chunks that carry the state through new_state.
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, 1) lif_linear_kernel(LifLinear p, int steps) {
   constexpr int kPitch = Tile::kColumns + 1;
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) lif_linear_kernel(LifLinear
         }
         *carried = state;
       }
-      __syncthreads();  // z makes room for the next product
+      __syncthreads();  // the next product overwrites z
     }
   }
 }

@@ -1,5 +1,5 @@
-// Online learning on CUDA: a batch is one launch, or where the first layer's neurons are spread over ranks, one a time
-// step, between which they exchange their spikes.
+// Online learning on CUDA. One launch computes a batch; with the first layer's neurons spread over ranks, one launch
+// computes a time step, and the ranks exchange spikes between launches.
 #include "../online_op.h"
 #include "launch.h"
 #include "online.cuh"
@@ -7,7 +7,7 @@
 
 namespace spikefuse::cuda {
 
-// One allocation for all that a batch works in, with or without zeros in it.
+// Assigns all arrays of a batch to one allocation. Called twice: first to measure, then to set the pointers.
 class Workspace {
  public:
   template <class T>
@@ -16,7 +16,7 @@ class Workspace {
     size_ += divide_up(count * int64_t(sizeof(T)), kAlignment) * kAlignment;
   }
   int64_t size() const { return size_; }
-  // From here on, pointers lie behind `address`; to be taken once more from the start.
+  // Sets the allocation's address and starts again: pointers taken from now on are valid.
   void place(void* address) {
     address_ = reinterpret_cast<uintptr_t>(address);
     size_ = 0;
@@ -28,7 +28,7 @@ class Workspace {
   int64_t size_ = 0;
 };
 
-// Threads of a block: enough for the widest layer's neurons, where fewer than kThreads are.
+// Threads per block: enough for the widest layer's neurons, at most kThreads.
 static unsigned online_threads(const std::vector<Tensor>& weights) {
   int64_t widest = 0;
   for (const Tensor& w : weights) widest = std::max(widest, w.size(0));
@@ -81,7 +81,7 @@ static void take_all(OnlineBatch<acc_t>& p, unsigned blocks, unsigned threads, b
   zeros.take(p.mismatches_part, tasks);
 }
 
-// Blocks that have something to do in the widest stage, and no more than there is room for at once.
+// Number of blocks: as many as the widest stage can use, at most as many as fit the device at once.
 template <class acc_t>
 static unsigned online_blocks(const OnlineBatch<acc_t>& p, unsigned threads, size_t shared_bytes) {
   int64_t tasks = p.layer[0].in;
@@ -89,7 +89,7 @@ static unsigned online_blocks(const OnlineBatch<acc_t>& p, unsigned threads, siz
   return unsigned(std::min<int64_t>(tasks, max_cooperative_blocks(online_kernel<acc_t>, threads, shared_bytes)));
 }
 
-// Shared memory that window sums may take; longer ones lie in global memory.
+// Most shared memory for window sums; longer ones use global memory.
 constexpr size_t kWindowBytes = 32 * 1024;
 
 template <class acc_t>
@@ -140,7 +140,7 @@ std::tuple<Tensor, Tensor, Tensor> online_batch_(Tensor input, Tensor target, st
   if (T == 0 || B == 0) return {loss, mismatches, spike_counts};
   const Tensor input_words = torch::stable::contiguous(input), target_words = torch::stable::contiguous(target);
 
-  // Input-major, in the caller's memory where that is so laid out; of later layers output-major, too.
+  // Weights input-major, in the caller's memory if it has this layout; later layers also output-major.
   std::vector<Tensor> input_major, output_major;
   for (size_t l = 0; l < weights.size(); ++l) {
     input_major.push_back(torch::stable::contiguous(torch::stable::transpose(weights[l], 0, 1)));

@@ -1,9 +1,9 @@
-// The online rule on CUDA: one kernel takes a batch through all its time steps. All blocks of the launch are on the GPU
-// at once and walk together from stage to stage, with a barrier of the whole grid behind each; within a stage, every
-// task is some block's or some thread's alone, and its sums run in a fixed order.
+// Online rule on CUDA: one kernel computes all time steps of a batch. All blocks are on the GPU at once and go from
+// stage to stage together, with a grid barrier after each stage. Within a stage, each task belongs to one block or one
+// thread, and its sums have a fixed order.
 //
-// As in the CPU backend, the first layer is event-driven: the updates of a row of weights wait until the row is read,
-// and rows whose input has not spiked in the batch are not touched.
+// As in the CPU backend, the first layer is event-driven: a row of weights defers its updates until it is read, and
+// rows whose input has not spiked in the batch are not touched.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace spikefuse::cuda {
 
-// All ranks' spikes of the first layer at step t, from their slices.
+// Assembles the first layer's spikes at step t from all ranks' slices.
 template <class acc_t>
 __device__ void assemble_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
   const int64_t neurons = p.layer[0].neurons, W = words_for(neurons), slice_words = words_for(p.slice);
@@ -22,7 +22,7 @@ __device__ void assemble_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
     const int64_t b = i / W, w = i % W, end = std::min((w + 1) * kWordBits, neurons);
     uint32_t word = 0;
     for (int64_t n = w * kWordBits; n < end;) {
-      // as many neurons as lie in one word both here and in their rank's slice
+      // Number of neurons that lie in one word both here and in their rank's slice.
       const int64_t r = n / p.slice, position = n % p.slice;
       const int64_t count = std::min({end - n, kWordBits - position % kWordBits, p.slice - position});
       const uint32_t bits = p.gathered[(r * slice_words + position / kWordBits) * p.B + b] >> (position % kWordBits);
@@ -33,7 +33,7 @@ __device__ void assemble_spikes(const OnlineBatch<acc_t>& p, int64_t t) {
   }
 }
 
-// All weights, by the errors and traces of step t.
+// Updates all weights by the errors and traces of step t.
 template <class acc_t>
 __device__ void online_updates(const OnlineBatch<acc_t>& p, int64_t t, const OnlineScratch<acc_t>& scratch) {
   const auto rows = int64_t(p.rows_due_count[t]);
@@ -51,7 +51,7 @@ __device__ void online_updates(const OnlineBatch<acc_t>& p, int64_t t, const Onl
   }
 }
 
-// Per-step constants of the update, the same for all weights.
+// Computes the per-step constants of all weights.
 template <class acc_t>
 __device__ void begin_batch(const OnlineBatch<acc_t>& p) {
   for (int64_t t = global_thread(); t < p.T; t += all_threads()) {
@@ -61,7 +61,7 @@ __device__ void begin_batch(const OnlineBatch<acc_t>& p) {
   }
 }
 
-// Spikes summed over time, and the loss over tasks.
+// Sums spikes over time, and losses over tasks.
 template <class acc_t>
 __device__ void end_batch(const OnlineBatch<acc_t>& p, const OnlineScratch<acc_t>& scratch) {
   int64_t offset = 0;
@@ -91,8 +91,9 @@ __device__ void end_batch(const OnlineBatch<acc_t>& p, const OnlineScratch<acc_t
   }
 }
 
-// Half steps `from` ... `to` of the batch's 2 T: the even ones take the first layer forward, the odd ones do all the
-// rest. One launch is a whole batch; of several ranks, which exchange spikes between the halves, a time step.
+// Computes the half steps `from` ... `to` of the batch's 2 T. Even half steps take the first layer forward; odd ones do
+// the rest. One launch computes a whole batch; with several ranks, which exchange spikes between the halves, a time
+// step.
 template <class acc_t>
 __global__ void __launch_bounds__(kThreads, 1)
     online_kernel(const __grid_constant__ OnlineBatch<acc_t> p, int64_t from, int64_t to) {

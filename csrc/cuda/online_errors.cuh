@@ -1,11 +1,11 @@
-// The online rule's errors, from the output layer down.
+// Backward pass of the online rule: propagates errors from the output layer down.
 #pragma once
 
 #include "online_batch.cuh"
 
 namespace spikefuse::cuda {
 
-// delta_{l-1} = (W_l^T delta_l) * ds/dv of this time step only (eqs 13-15).
+// Computes delta_{l-1} = (W_l^T delta_l) * ds/dv of this time step only (eqs 13-15).
 template <class acc_t>
 __device__ void online_errors(const OnlineBatch<acc_t>& p, int l, int64_t t, const OnlineScratch<acc_t>& scratch) {
   const OnlineLayer<acc_t>&layer = p.layer[l], &below = p.layer[l - 1];

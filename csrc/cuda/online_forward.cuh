@@ -1,12 +1,12 @@
-// The online rule's forward pass: currents, membrane potentials, spikes, and the output layer's masked error.
+// Forward pass of the online rule: currents, membrane potentials, spikes, and the output layer's masked error.
 #pragma once
 
 #include "online_batch.cuh"
 
 namespace spikefuse::cuda {
 
-// Layer l at step t: currents, potentials, spikes, and in the output layer the masked error (eqs 1-8). A task is a
-// sample and as many neurons as a block has threads.
+// Computes currents, potentials and spikes of layer l at step t, and in the output layer the masked error (eqs 1-8). A
+// task is one sample and as many neurons as a block has threads.
 template <class acc_t>
 __device__ void online_forward(const OnlineBatch<acc_t>& p, int l, int64_t t, const OnlineScratch<acc_t>& scratch) {
   const OnlineLayer<acc_t>& layer = p.layer[l];
@@ -26,8 +26,7 @@ __device__ void online_forward(const OnlineBatch<acc_t>& p, int l, int64_t t, co
       layer.state[at] = lif_reset(Reset::zero, v, spike, p.threshold);
       if (p.v_clamp && v > p.threshold) v = p.threshold;
       if (p.trace == Trace::gated) {
-        // a neuron that spiked in the step before has a trace that begins now: its window is one step long, as all are
-        // at first
+        // After a spike, a neuron's window begins anew and is one step long, as all windows are at first.
         uint16_t* ages = layer.age + at;
         const int64_t before = is_first ? (t + p.depth - 1) % p.depth : 0, stride = p.B * layer.out;
         const bool begins = t == 0 || spiked(p, layer, t - 1, b, m);
@@ -55,7 +54,7 @@ __device__ void online_forward(const OnlineBatch<acc_t>& p, int l, int64_t t, co
     bool mismatch = false;
     if (inside) {
       const bool target = spike_at(p.target + (t * p.B + b) * words_for(layer.out), m);
-      // what is clamped fires at the threshold, as what is not does
+      // Clamping v does not change whether the neuron spikes.
       error = masked_error(target, spike, v, p.threshold);
       mismatch = target != spike;
       layer.delta[slot * p.B * layer.out + at] = -error;
@@ -66,7 +65,7 @@ __device__ void online_forward(const OnlineBatch<acc_t>& p, int l, int64_t t, co
       p.loss_part[task] += squares;
       p.mismatches_part[task] += int64_t(task_mismatches);
     }
-    __syncthreads();  // `sums` is used again
+    __syncthreads();  // `sums` is reused
   }
 }
 

@@ -1,4 +1,5 @@
-// The online rule's first layer, whose inputs are sparse: its rows of weights and when each of them is updated.
+// First layer of the online rule. Its inputs are sparse: this schedules and computes the updates of its rows of
+// weights.
 #pragma once
 
 #include "online_traces.cuh"
@@ -6,10 +7,12 @@
 
 namespace spikefuse::cuda {
 
-// Which rows of the first layer take their updates at step t. Inputs are known beforehand: a row waits until it is
-// read, at the step before its input's next spike or at the end of the batch, or until no more errors can be kept. A
-// row whose input has not spiked has no gradient and no moments, only its weight decay; decay of the "l2" kind makes
-// gradients, so that every row takes part.
+// Lists the rows of the first layer that are updated at step t. All inputs are known beforehand, so a row's updates are
+// deferred until the row is read (the step before its input's next spike, or the end of the batch), or until `depth`
+// steps are pending.
+//
+// A row whose input has not spiked has no gradient and no moments, only weight decay. Decay of the "l2" kind is a
+// gradient, so with it every row is updated.
 template <class acc_t>
 __device__ void list_rows(const OnlineBatch<acc_t>& p, int64_t t) {
   const int64_t words = words_for(p.B), inputs = p.layer[0].in;
@@ -39,7 +42,7 @@ __device__ void list_rows(const OnlineBatch<acc_t>& p, int64_t t) {
   }
 }
 
-// The samples in which input n has spiked, in order; returns how many. Ends with a barrier.
+// Lists the samples in which input n has spiked, in order; returns their number. Ends with a barrier.
 template <class acc_t>
 __device__ int64_t list_samples(const OnlineBatch<acc_t>& p, int64_t n, const OnlineScratch<acc_t>& scratch,
                                 int32_t* samples) {
@@ -56,8 +59,8 @@ __device__ int64_t list_samples(const OnlineBatch<acc_t>& p, int64_t n, const On
   return count;
 }
 
-// The row of input n in the first layer: its updates of the steps that it has not had, up to and with step t, one after
-// the other while it is in registers.
+// Applies the pending updates of input n's row, up to and including step t, one after the other while the row is in
+// registers.
 template <class acc_t>
 __device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, const OnlineScratch<acc_t>& scratch) {
   const OnlineLayer<acc_t>& layer = p.layer[0];
@@ -109,7 +112,7 @@ __device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, co
               c.gradient[j] = fused_multiply_add(layer.delta[row + m], window[layer.age[row + m]], c.gradient[j]);
             });
           }
-          __syncthreads();  // the windows are made anew
+          __syncthreads();  // the next windows overwrite these
         }
       }
       for_each_column(first, layer.out,
@@ -124,7 +127,7 @@ __device__ void update_row(const OnlineBatch<acc_t>& p, int64_t n, int64_t t, co
       }
     });
   }
-  __syncthreads();  // the next row's samples and traces take the place of these
+  __syncthreads();  // the next row's samples and traces overwrite these
 }
 
 }  // namespace spikefuse::cuda

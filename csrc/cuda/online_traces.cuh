@@ -1,11 +1,11 @@
-// The online rule's traces: leaky sums for the shared trace, window sums for the gated one.
+// Traces of the online rule: leaky sums for the shared trace, window sums for the gated one.
 #pragma once
 
 #include "online_batch.cuh"
 
 namespace spikefuse::cuda {
 
-// Decay of the trace of a layer's inputs before step t, from its neurons' spikes at t - 1.
+// Computes the decay factor of a layer's shared trace at step t from its neurons' spikes at t - 1.
 template <class acc_t>
 __device__ void make_trace_factors(const OnlineBatch<acc_t>& p, int l, int64_t t) {
   if (p.trace != Trace::shared || t == 0) return;
@@ -20,7 +20,7 @@ __device__ void make_trace_factors(const OnlineBatch<acc_t>& p, int l, int64_t t
   }
 }
 
-// The traces of the inputs of a later layer, brought to step t (eqs 10, 16).
+// Advances the traces of a later layer's inputs to step t (eqs 10, 16).
 template <class acc_t>
 __device__ void advance_traces(const OnlineBatch<acc_t>& p, int l, int64_t t) {
   const OnlineLayer<acc_t>& layer = p.layer[l];
@@ -38,7 +38,7 @@ __device__ void advance_traces(const OnlineBatch<acc_t>& p, int l, int64_t t) {
   }
 }
 
-// The shared trace of input n at steps begin ... t in the samples it is active in: coefficient [steps, count].
+// Lists the shared trace of input n at steps begin ... t, for its active samples: coefficient [steps, count].
 template <class acc_t>
 __device__ void list_traces(const OnlineBatch<acc_t>& p, int64_t n, int64_t begin, int64_t t, const int32_t* samples,
                             int64_t count, acc_t* coefficient) {
@@ -56,9 +56,9 @@ __device__ void list_traces(const OnlineBatch<acc_t>& p, int64_t n, int64_t begi
   }
 }
 
-// Window sums of input n in sample b at step t, by age: window[a] = sum of decay^i x[t - i] over i <= a. Where no input
-// spiked they are exactly zero: Adam, which divides by the gradient's own size, would turn the rounding error of a
-// difference of leaky sums into a full step. A warp makes those of one sample.
+// Computes the window sums of input n in sample b at step t by age, one sample per warp: window[a] = sum of decay^i x[t
+// - i] over i <= a. Without input spikes they are exactly zero. Adam divides by the gradient's own size and would turn
+// the rounding error of a difference of leaky sums into a full step.
 template <class acc_t>
 __device__ void make_window(const OnlineBatch<acc_t>& p, int64_t n, int64_t b, int64_t t, acc_t* window) {
   const int64_t words = words_for(p.B);

@@ -1,4 +1,4 @@
-// The online rule's weight updates: a thread's columns, and the rows of a later layer.
+// Weight updates of the online rule: a thread's columns, and the rows of a later layer.
 #pragma once
 
 #include "online_batch.cuh"
@@ -8,7 +8,7 @@ namespace spikefuse::cuda {
 // Columns of weights that a thread updates at a time.
 constexpr int kUpdateColumns = 8;
 
-// One weight and its moments, from the sum of its gradients over samples.
+// Updates one weight and its moments by the sum of its gradients over samples.
 template <class acc_t>
 __device__ __forceinline__ acc_t updated(const OnlineBatch<acc_t>& p, const UpdateStep<acc_t>& step, acc_t w,
                                          acc_t gradient, acc_t& m, acc_t& v) {
@@ -16,8 +16,8 @@ __device__ __forceinline__ acc_t updated(const OnlineBatch<acc_t>& p, const Upda
   return p.optimizer == Optimizer::sgd ? sgd_update(step, w, mean) : adam_update(step, w, mean, m, v);
 }
 
-// Calls each(j, column) for those of a thread's kUpdateColumns columns, from `first` on and a block's width apart, that
-// are less than `columns`.
+// Calls each(j, column) for each of a thread's kUpdateColumns columns below `columns`. The columns start at `first` and
+// are a block's width apart.
 template <class Each>
 __device__ __forceinline__ void for_each_column(int64_t first, int64_t columns, const Each& each) {
   SF_UNROLL for (int j = 0; j < kUpdateColumns; ++j) {
@@ -26,13 +26,13 @@ __device__ __forceinline__ void for_each_column(int64_t first, int64_t columns, 
   }
 }
 
-// Weights and moments of a thread's columns, while they are in registers.
+// A thread's columns in registers: weights, moments, gradients.
 template <class acc_t>
 struct Columns {
   acc_t w[kUpdateColumns], m[kUpdateColumns], v[kUpdateColumns], gradient[kUpdateColumns];
 };
 
-// Weights of neuron m of a later layer, by this step's error and traces.
+// Updates the weights of neuron m of a later layer by this step's error and traces.
 template <class acc_t>
 __device__ void update_neuron(const OnlineBatch<acc_t>& p, int l, int64_t m, int64_t t,
                               const OnlineScratch<acc_t>& scratch) {

@@ -20,7 +20,7 @@ std::tuple<Tensor, Tensor, Tensor> pack_spikes(Tensor x) {
              reinterpret_cast<unsigned long long*>(counts.mutable_data_ptr<int64_t>()));
     });
   }
-  // Two scalars of their own: outputs of an op must not alias each other.
+  // Two separate scalars: outputs of an op must not alias each other.
   return {words, torch::stable::clone(torch::stable::select(counts, 0, 0)),
           torch::stable::clone(torch::stable::select(counts, 0, 1))};
 }

@@ -6,8 +6,8 @@
 
 namespace spikefuse::cuda {
 
-// A warp makes a word: lane i looks at neuron 32 w + i. counts[0] gets the spikes, counts[1] the elements that are
-// neither 0 nor 1: sums of integers, the same in any order.
+// Packs one word per warp: lane i reads neuron 32 w + i. Adds the number of spikes to counts[0], and the number of
+// elements that are neither 0 nor 1 to counts[1]. Both are sums of integers, the same in any order.
 template <class io_t>
 __global__ void pack_kernel(const io_t* x, int64_t stride_r, int64_t stride_n, int64_t R, int64_t N, uint32_t* words,
                             unsigned long long* counts) {
@@ -30,7 +30,7 @@ __global__ void pack_kernel(const io_t* x, int64_t stride_r, int64_t stride_n, i
   if (lane == 0 && odd) atomicAdd(counts + 1, odd);
 }
 
-// A warp writes a word's neurons, a lane each.
+// Unpacks one word per warp, one neuron per lane.
 template <class io_t>
 __global__ void unpack_kernel(const uint32_t* words, int64_t R, int64_t N, io_t* x) {
   const int64_t W = words_for(N), total = R * W;

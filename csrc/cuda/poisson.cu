@@ -1,4 +1,4 @@
-// Poisson encoding of rates, straight to bits, on CUDA.
+// Poisson encoding on CUDA: draws spikes from rates, straight to bits.
 #include "../checks.h"
 #include "../dispatch.h"
 #include "launch.h"

@@ -7,7 +7,7 @@
 
 namespace spikefuse::cuda {
 
-// A thread makes a word: eight draws of four inputs each.
+// Draws one word per thread: eight draws of four inputs each.
 template <class io_t>
 __global__ void poisson_kernel(const io_t* rates, int64_t T, int64_t B, int64_t N, uint64_t seed, uint32_t offset,
                                uint32_t* words) {

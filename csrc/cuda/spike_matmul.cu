@@ -1,5 +1,5 @@
-// Products with packed spikes on CUDA: Z = X W, and dW = X^T g for its backward, which is the same product once the
-// bits of X are transposed.
+// Products with packed spikes on CUDA: Z = X W, and dW = X^T g for its backward pass. Both are the same product once
+// the bits of X are transposed.
 #include "../checks.h"
 #include "launch.h"
 #include "spike_matmul.cuh"
@@ -15,11 +15,11 @@ __global__ void count_spikes_kernel(const uint32_t* words, int64_t count, unsign
   if (threadIdx.x == 0 && sum) atomicAdd(spikes, sum);
 }
 
-// X^T of each of T matrices X: words [T, R, W] -> [N, T, words of R]. A warp turns 32 rows of 32 bits.
+// Transposes T matrices X: words [T, R, W] -> [N, T, words of R]. A warp transposes 32 rows of 32 bits.
 __global__ void transpose_words_kernel(const uint32_t* words, int64_t T, int64_t R, int64_t N, uint32_t* out) {
   const int64_t W = words_for(N), groups = words_for(R), tiles = T * groups * W;
   const int lane = threadIdx.x % 32;
-  // one column of words after the other within a group of rows: neighbouring warps read the same lines of memory
+  // Goes along the words of a group of rows, so that neighbouring warps read the same lines of memory.
   for (int64_t tile = global_thread() / 32; tile < tiles; tile += all_threads() / 32) {
     const int64_t t = tile / W / groups, group = tile / W % groups, w = tile % W;
     const int64_t r = group * kWordBits + lane, n = w * kWordBits + lane;
@@ -55,7 +55,7 @@ static void multiply_on_tensor_cores(const uint32_t* words, int64_t R, int64_t N
          z, density);
 }
 
-// z [R, M] = X [R, N] times weight [N, M]
+// Computes z [R, M] = X [R, N] times weight [N, M].
 template <class acc_t>
 static void multiply(const uint32_t* words, int64_t R, int64_t N, const Tensor& weight, int64_t M, Tensor& z,
                      cudaStream_t stream) {

@@ -1,13 +1,13 @@
-// Kernels of the products with packed spikes, z [R, M] = X [R, N] W [N, M]: one gathers the rows of W that spike, the
-// other, in spike_mma.cuh, multiplies on tensor cores. Which of the two runs is decided on the device, by the number of
-// spikes: the other one ends at once.
+// Kernels of the products with packed spikes, z [R, M] = X [R, N] W [N, M]. One kernel gathers the rows of W that
+// spike; the other, in spike_mma.cuh, multiplies on tensor cores. Both are launched. The number of spikes, counted on
+// the device, decides which one computes; the other one returns at once.
 #pragma once
 
 #include "compaction.cuh"
 
 namespace spikefuse::cuda {
 
-// The products that run where spikes are at most, or more than, `limit`; both without counting where `spikes` is null.
+// Device-side switch: gather if the spike count is at most `limit`, tensor cores otherwise. A null count enables both.
 struct DensitySwitch {
   const unsigned long long* spikes;
   unsigned long long limit;
@@ -20,11 +20,11 @@ __device__ __forceinline__ bool use_tensor_cores(const DensitySwitch& density) {
   return !density.spikes || *density.spikes > density.limit;
 }
 
-// X^T [N, T, words of R] of T matrices X, words [T, R, words of N].
+// Transposes T matrices X: words [T, R, words of N] -> [N, T, words of R].
 void transpose_words(const uint32_t* words, int64_t T, int64_t R, int64_t N, uint32_t* out, cudaStream_t stream);
 
-// The sum of those rows of W that spike in a row of N neurons, in order: kCount columns of `stride`, from `rows` on; of
-// a thread that is not `inside` it is 0. All threads of the block call this, with the same neurons.
+// Sums the rows of W that spike in a row of N neurons, in order: kCount columns from `rows` on, in rows `stride` apart.
+// Returns 0 to a thread that is not `inside`. All threads of the block call this with the same neurons.
 template <int kCount, class acc_t>
 __device__ __forceinline__ AlignedVector<acc_t, kCount> gather_rows(const uint32_t* words, int64_t N, const acc_t* rows,
                                                                     int64_t stride, bool inside,
@@ -35,7 +35,7 @@ __device__ __forceinline__ AlignedVector<acc_t, kCount> gather_rows(const uint32
   SF_UNROLL for (int i = 0; i < kCount; ++i) sum.x[i] = acc_t(0);
   for (int64_t first = 0; first < W; first += blockDim.x, rows += blockDim.x * kWordBits * stride) {
     const int64_t w = first + threadIdx.x;
-    // padding bits that someone has set would lead beyond the weights
+    // Set padding bits would index beyond the weights.
     const uint32_t count = compact_bits(w < W ? words[w] & neurons_of_word(w, N) : 0u, list);
     if (inside) {
       uint32_t k = 0;
@@ -51,12 +51,12 @@ __device__ __forceinline__ AlignedVector<acc_t, kCount> gather_rows(const uint32
         SF_UNROLL for (int j = 0; j < kCount; ++j) sum.x[j] += row.x[j];
       }
     }
-    __syncthreads();  // the list is made anew
+    __syncthreads();  // the next list overwrites this one
   }
   return sum;
 }
 
-// A block makes kCount columns a thread of one row of z.
+// Computes one row of z per block, kCount columns per thread.
 template <class acc_t, int kCount>
 __global__ void __launch_bounds__(kThreads, 1)
     gather_kernel(const uint32_t* words, int64_t R, int64_t N, const acc_t* weight, int64_t M, acc_t* z,

@@ -1,8 +1,8 @@
-// The product of packed spikes and fp32 weights on tensor cores: z [R, M] = X [R, N] W [N, M].
+// Product of packed spikes and fp32 weights on tensor cores: z [R, M] = X [R, N] W [N, M].
 //
-// Spikes are exact in bf16, and a weight is the sum of three bf16 numbers: three passes give what an fp32 product
-// gives. Bits become bf16 in registers. Weights are split once for each block on their way into shared memory, where
-// there are two buffers: while one is multiplied, the weights of the next 32 inputs are read into registers.
+// Spikes are exact in bf16, and a weight is the sum of three bf16 numbers, so three passes give the result of an fp32
+// product. Bits are expanded to bf16 in registers. Each block splits its weights once, on their way into shared memory.
+// Shared memory has two buffers: while one is multiplied, the weights of the next 32 inputs are read into registers.
 #pragma once
 
 #include "../packing.h"
@@ -13,17 +13,17 @@ namespace spikefuse::cuda {
 
 constexpr int kTerms = 3;
 
-// A block's tile of z, and how its warps share it: kWarpRows x kWarpColumns of them.
+// A block's tile of z, shared by kWarpRows x kWarpColumns warps.
 template <int kRows_, int kColumns_, int kWarpRows, int kWarpColumns>
 struct MmaTile {
   static constexpr int kRows = kRows_, kColumns = kColumns_;
   static constexpr unsigned kThreads = 32 * kWarpRows * kWarpColumns;
   static constexpr int kRowTiles = kRows / kWarpRows / 16, kColumnTiles = kColumns / kWarpColumns / 8;
   static constexpr int kWarpColumnsCount = kWarpColumns;
-  // 16 bytes more than a row needs, so that the eight rows of a matrix lie in different banks
+  // Rows are padded by 16 bytes, so that the eight rows of a matrix lie in different banks.
   static constexpr int kPitch = kColumns + 8;
   static constexpr int kTermSize = int(kWordBits) * kPitch;  // elements of 16 bits
-  // packs of four weights that each thread moves
+  // vectors of four weights that each thread moves
   static constexpr int kMoves = int(kWordBits) * kColumns / 4 / int(kThreads);
   static constexpr int kPacksPerRow = kColumns / 4;
   static constexpr size_t kStageBytes = kTerms * kTermSize * sizeof(uint16_t) + kRows * sizeof(uint32_t);
@@ -36,13 +36,13 @@ using SmallTile = MmaTile<64, 64, 2, 2>;
 template <class Tile>
 using Accumulator = float[Tile::kRowTiles][Tile::kColumnTiles][4];
 
-// The bits `shift` and `shift` + 1 as two bf16 numbers.
+// Expands the bits `shift` and `shift` + 1 to two bf16 numbers.
 __device__ __forceinline__ uint32_t expand_bits(uint32_t word, int shift) {
   const uint32_t pair = word >> shift & 3u;
   return ((pair & 1u) | (pair & 2u) << 15) * 0x3f80u;  // 1.0
 }
 
-// Remainders of two floats after their bf16 parts are subtracted; 0 for infinity and NaN.
+// Subtracts the bf16 parts from two floats; the rest of an infinite or NaN float is 0.
 __device__ __forceinline__ void subtract_bf16(float& low, float& high, uint32_t parts) {
   const uint32_t bits[2] = {parts << 16, parts & 0xffff0000u};
   float part[2];
@@ -51,7 +51,8 @@ __device__ __forceinline__ void subtract_bf16(float& low, float& high, uint32_t 
   high = fabsf(part[1]) < INFINITY ? high - part[1] : 0.0f;
 }
 
-// One tile: row i of the tile is words[row_of(i)], or nothing where that is negative; columns from `column` on.
+// Multiplies one tile, columns from `column` on. Row i of the tile is words[row_of(i)], or zero if row_of(i) is
+// negative.
 template <class Tile, class RowOf>
 __device__ __forceinline__ void multiply_tile(const uint32_t* words, int64_t N, const float* weight, int64_t M,
                                               int64_t column, const RowOf& row_of, Accumulator<Tile>& sum) {
@@ -132,7 +133,7 @@ __device__ __forceinline__ void multiply_tile(const uint32_t* words, int64_t N, 
   }
 }
 
-// body(row, column, sum) for every element of the tile that this thread holds.
+// Calls body(row, column, sum) for every element of the tile that this thread holds.
 template <class Tile, class Body>
 __device__ __forceinline__ void for_each_sum(const Accumulator<Tile>& sum, const Body& body) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -162,7 +163,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   if (!use_tensor_cores(density)) return;
   const int64_t columns = (M + Tile::kColumns - 1) / Tile::kColumns, rows = (R + Tile::kRows - 1) / Tile::kRows;
   for (int64_t tile = blockIdx.x; tile < rows * columns; tile += gridDim.x) {
-    // neighbouring blocks share their columns, and so the weights that they read
+    // Neighbouring blocks share their columns, and so read the same weights.
     const int64_t first_row = tile % rows * Tile::kRows, column = tile / rows * Tile::kColumns;
     Accumulator<Tile> sum;
     clear<Tile>(sum);

@@ -1,5 +1,5 @@
-// The CUDA half on the emulator as a library of ops, spikefuse_emulated: the launchers and kernels of csrc/cuda, and
-// what tests of the emulator itself need.
+// Library of ops spikefuse_emulated: the launchers and kernels of csrc/cuda on the emulator, and ops for the tests of
+// the emulator itself.
 #include "../../csrc/checks.h"
 #include "../../csrc/cuda/device.cuh"
 #include "../../csrc/cuda/grid.h"
@@ -9,7 +9,7 @@
 
 namespace spikefuse::cuda {
 
-// x turned round within each block of `threads` elements, by way of shared memory.
+// Reverses x within each block of `threads` elements, through shared memory.
 __global__ void reverse_kernel(const float* x, float* out, bool barrier) {
   auto* memory = shared_memory<float>();
   const int64_t first = int64_t(blockIdx.x) * blockDim.x;
@@ -18,7 +18,7 @@ __global__ void reverse_kernel(const float* x, float* out, bool barrier) {
   out[first + threadIdx.x] = memory[blockDim.x - 1 - threadIdx.x];
 }
 
-// Mistakes that tests make on purpose.
+// Deliberate mistakes for the tests.
 enum class Mistake : int64_t {
   none,
   no_barrier,
@@ -42,7 +42,7 @@ __global__ void copy_kernel(const float* x, float* out, int64_t count) {
   for (int64_t i = global_thread(); i < count; i += all_threads()) out[i] = x[i];
 }
 
-// Each block adds up what all blocks have written before they met.
+// Each block sums the values that all blocks have written before the barrier.
 __global__ void meeting_kernel(float* written, float* sums, bool barrier, bool one_leaves) {
   written[global_thread()] = 1.0f;
   if (one_leaves && blockIdx.x == 1) return;
@@ -52,7 +52,7 @@ __global__ void meeting_kernel(float* written, float* sums, bool barrier, bool o
   sums[global_thread()] = sum;
 }
 
-// For each of `blocks` times 64 threads, how many had written what they should before a barrier of the grid.
+// Returns, for each of `blocks` times 64 threads, how many threads had written their value before a grid barrier.
 Tensor meet_in_grid(Tensor like, int64_t blocks, int64_t mistake) {
   const int64_t count = blocks * 64;
   Tensor written = torch::stable::new_zeros(like, {count}), sums = torch::stable::new_zeros(like, {count});
@@ -92,7 +92,7 @@ Tensor reverse_blocks(Tensor x, int64_t threads, int64_t mistake) {
   return out;
 }
 
-// words [R, W] times weight [N, M] on tensor cores, by tiles of one size.
+// Multiplies words [R, W] by weight [N, M] on tensor cores, with one size of tiles.
 Tensor tensor_core_product(Tensor words, Tensor weight, bool large) {
   const int64_t R = words.size(0), N = weight.size(0), M = weight.size(1);
   Tensor z = torch::stable::new_empty(weight, {R, M});
@@ -111,7 +111,7 @@ Tensor tensor_core_product(Tensor words, Tensor weight, bool large) {
 
 void set_seed(int64_t seed) { emulator::set_seed(uint64_t(seed)); }
 
-// The pure host functions of grid.h, by name.
+// Calls a host function of grid.h by name.
 int64_t grid(std::string name, int64_t a, int64_t b) {
   if (name == "grid_for") return grid_for(a, b);
   if (name == "scan_threads") return scan_threads(a);

@@ -29,20 +29,20 @@ constexpr size_t kStack = 1 << 19;
 constexpr size_t kStack = 1 << 16;
 #endif
 
-// A place that execution can leave and come back to.
+// A suspended execution that can be resumed.
 struct Context {
 #if defined(__x86_64__)
   void* stack_pointer = nullptr;
 #else
   ucontext_t context;
 #endif
-  const void* stack = nullptr;  // as the sanitizer wants to know it
+  const void* stack = nullptr;  // for the sanitizer
   size_t size = 0;
 };
 
 #if defined(__x86_64__)
-// Saves what a call must preserve on the one stack and takes it from the other; ucontext's own switch makes a system
-// call each time.
+// Saves the callee-saved registers on the current stack and restores those of the other one. swapcontext would make a
+// system call each time.
 extern "C" void emulator_switch(void** save, void* load);
 asm(R"(
 .text
@@ -88,7 +88,7 @@ void prepare(Context& context, unsigned char* stack, void (*entry)()) {
   context.stack = stack;
   context.size = kStack;
 #if defined(__x86_64__)
-  // Where the switch finds six saved registers and an address to return to; a return address lies 16 n + 8.
+  // Initial stack of a fibre: six saved registers and a return address, which lies at 16 n + 8.
   auto* top = reinterpret_cast<void**>(stack + kStack - 16);
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(entry);
@@ -103,7 +103,7 @@ void prepare(Context& context, unsigned char* stack, void (*entry)()) {
 #endif
 }
 
-// Stacks are kept from block to block: a test runs tens of thousands of them.
+// Keeps stacks from block to block: a test runs tens of thousands of blocks.
 class Stacks {
  public:
   unsigned char* take() {
@@ -111,7 +111,7 @@ class Stacks {
       unsigned char* stack = free_.back();
       free_.pop_back();
 #if defined(__SANITIZE_ADDRESS__)
-      __asan_unpoison_memory_region(stack, kStack);  // from frames that were left and never returned from
+      __asan_unpoison_memory_region(stack, kStack);  // of frames that were left without returning
 #endif
       return stack;
     }
@@ -155,8 +155,8 @@ class Fibre {
   }
   ~Fibre() { stacks.give(stack_); }
 
-  // From the scheduler: runs until the fibre pauses or has gone through the kernel, and then, once more, from its
-  // start. False at the end of the kernel.
+  // Called by the scheduler: runs the fibre until it pauses or ends the kernel. Returns false at the end of the kernel;
+  // the next call then starts the kernel again.
   bool resume() {
     starting = this;
     ended_ = false;
@@ -169,7 +169,7 @@ class Fibre {
  private:
   static void enter() {
 #if defined(__SANITIZE_ADDRESS__)
-    // the first arrival on this stack; what was left is the scheduler's, whose bounds are not known otherwise
+    // The first entry to this stack. It comes from the scheduler, whose stack bounds become known only here.
     __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.size);
 #endif
     Fibre* self = starting;
@@ -202,7 +202,7 @@ void Block::start(unsigned block, uint64_t random) {
   block_ = block;
   random_ = random;
   if (launch_.shared_bytes > 0) {
-    // aligned_alloc wants a multiple of the alignment, and the sanitizer the very size
+    // The sanitizer wants the exact size; aligned_alloc takes only multiples of the alignment.
     void* memory = nullptr;
     if (posix_memalign(&memory, 128, launch_.shared_bytes) != 0) throw std::bad_alloc();
     std::memset(memory, 0xff, launch_.shared_bytes);
@@ -251,7 +251,7 @@ std::shared_ptr<const Meeting> Block::meet(unsigned mask, const char* what, cons
   if (found != open.end()) {
     meeting = *found;
   } else {
-    // one that all lanes have read from and left
+    // a meeting that all lanes have read and left
     const auto unused = std::find_if(spare_.begin(), spare_.end(), [](const auto& m) { return m.use_count() == 1; });
     if (unused == spare_.end()) {
       meeting = spare_.emplace_back(std::make_shared<Meeting>());
@@ -268,7 +268,7 @@ std::shared_ptr<const Meeting> Block::meet(unsigned mask, const char* what, cons
   std::memcpy(meeting->bytes.data() + lane * kPayload, bytes, size);
   meeting->arrived |= 1u << lane;
   if (meeting->arrived == mask) {
-    open.erase(std::find(open.begin(), open.end(), meeting));  // the next one of this mask is another meeting
+    open.erase(std::find(open.begin(), open.end(), meeting));  // the next collective with this mask is another meeting
     for (unsigned i = 0; i < 32; ++i)
       if (mask >> i & 1u) ready_.push_back(warp * 32 + i);
   }
@@ -324,7 +324,7 @@ static void run_cooperative(const Launch& launch, const std::function<void()>& b
     for (const auto& block : blocks)
       if (block->can_step()) ready.push_back(block.get());
     if (!ready.empty()) {
-      // some steps of one block, before it may be another's turn
+      // Runs some steps of one block before another block's turn.
       Block* block = ready[next_random(random) % ready.size()];
       for (unsigned steps = 1 + next_random(random) % (2 * launch.threads); steps > 0 && block->can_step(); --steps)
         block->step();
@@ -333,7 +333,7 @@ static void run_cooperative(const Launch& launch, const std::function<void()>& b
     if (std::all_of(blocks.begin(), blocks.end(), [](const auto& b) { return b->ended(); })) return;
     const auto waits = [](const auto& block) { return block->waits_for_grid(); };
     if (!std::all_of(blocks.begin(), blocks.end(), waits)) {
-      // where a block has ended, those that wait for it are stuck
+      // If a block has ended, the blocks that wait for it are stuck.
       auto stuck = std::find_if(blocks.begin(), blocks.end(), [&](const auto& b) { return !b->ended() && !waits(b); });
       if (stuck == blocks.end()) stuck = std::find_if(blocks.begin(), blocks.end(), waits);
       (*stuck)->fail_stuck();

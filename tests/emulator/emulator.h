@@ -1,10 +1,10 @@
-// Runs CUDA kernels on one CPU thread: every GPU thread is a fibre with a stack of its own, and a fibre runs until it
-// waits for others at a barrier or in a warp's collective. Which fibre goes on next is drawn from a seed, so code that
-// relies on an order that no barrier guarantees gives other results from seed to seed.
+// Runs CUDA kernels on one CPU thread. Every GPU thread is a fibre with its own stack, and runs until it waits for
+// others at a barrier or in a warp's collective. A seeded random choice picks the next fibre, so code that relies on an
+// order without a barrier gives different results for different seeds.
 //
-// Undefined behaviour of a GPU is an error here: a barrier that some threads of the block never reach, a collective
-// that lanes of its mask never reach or reach with another collective. Shared memory is heap memory of the very size
-// that was asked for, made anew for every block and filled with 0xff, which reads as NaN.
+// Undefined behaviour on a GPU is an error here: a barrier that some threads of the block never reach, a collective
+// that lanes of its mask never reach, or reach with another collective. Shared memory is heap memory of exactly the
+// requested size, allocated anew for every block and filled with 0xff, which reads as NaN.
 #pragma once
 
 #include <array>
@@ -27,10 +27,10 @@ struct Launch {
   const void* kernel = nullptr;
   unsigned blocks = 1, threads = 1;
   size_t shared_bytes = 0;
-  bool cooperative = false;  // all blocks are there at once and may meet at grid_barrier
+  bool cooperative = false;  // all blocks run at once and may meet at grid_barrier
 };
 
-// Bytes that each lane of a warp can exchange in one collective.
+// Most bytes that each lane of a warp exchanges in one collective.
 constexpr size_t kPayload = 64;
 
 struct Meeting {
@@ -42,13 +42,13 @@ struct Meeting {
 
 class Fibre;
 
-// A block of a launch; where blocks run one after the other, one object is all of them, on the same fibres.
+// A block of a launch. If blocks run one after the other, one object and its fibres serve all of them.
 class Block {
  public:
   Block(const Launch& launch, const std::function<void()>& body);
   ~Block();
   void start(unsigned block, uint64_t seed);
-  // Lets one of its fibres run until it waits or ends.
+  // Runs one of its fibres until it waits or ends.
   void step();
   bool ended() const { return finished_ == launch_.threads; }
   bool can_step() const { return !ready_.empty(); }
@@ -60,7 +60,7 @@ class Block {
   void grid_barrier();
   unsigned char* shared() { return shared_.get(); }
   int lane() const { return int(current_ % 32); }
-  // Gives this lane's `size` bytes to the others of `mask`, waits for theirs, and returns all of them.
+  // Gives this lane's `size` bytes to the other lanes of `mask`, waits for theirs, and returns all of them.
   std::shared_ptr<const Meeting> meet(unsigned mask, const char* what, const void* bytes, size_t size);
 
  private:
@@ -72,17 +72,17 @@ class Block {
   std::unique_ptr<unsigned char[], void (*)(void*)> shared_;
   std::vector<std::unique_ptr<Fibre>> fibres_;
   std::vector<unsigned> ready_, at_barrier_, at_grid_barrier_;
-  std::vector<std::vector<std::shared_ptr<Meeting>>> meetings_;  // of each warp, those that wait for lanes
-  std::vector<std::shared_ptr<Meeting>> spare_;                  // ended, and perhaps still read
+  std::vector<std::vector<std::shared_ptr<Meeting>>> meetings_;  // per warp: meetings that wait for lanes
+  std::vector<std::shared_ptr<Meeting>> spare_;                  // finished meetings, perhaps still read
   unsigned current_ = 0, finished_ = 0;
 };
 
-// The block that is running; none outside of a launch.
+// Returns the running block; throws outside of a launch.
 Block& block();
 inline int lane() { return block().lane(); }
 inline void grid_barrier() { block().grid_barrier(); }
 
-// The values that the lanes gave.
+// One value per lane.
 template <class T>
 class LaneValues {
  public:
@@ -103,14 +103,13 @@ LaneValues<T> exchange(unsigned mask, const char* what, T value) {
   return LaneValues<T>(block().meet(mask, what, &value, sizeof(T)));
 }
 
-// The order in which fibres run, from the next launch on; the start value is the environment's SPIKEFUSE_EMULATOR_SEED.
+// Sets the seed of the order in which fibres run, from the next launch on; the initial seed is SPIKEFUSE_EMULATOR_SEED.
 void set_seed(uint64_t seed);
 
-// Names of the kernels launched since the last call, oldest first, the last 256 of them; as c++filt prints them.
+// Returns the names of the last 256 kernels launched since the last call, oldest first, as c++filt prints them.
 std::vector<std::string> take_launches();
 
-// Runs all blocks one after the other, in an order drawn from the seed, or all of them together, a fibre of one and
-// then of another.
+// Runs all blocks one after the other, in a seeded random order, or interleaved in a cooperative launch.
 void launch(const Launch& launch, const std::function<void()>& body);
 
 }  // namespace emulator

@@ -1,5 +1,5 @@
-// Stands in for CUDA's header of this name, so that a C++ compiler takes the kernels and launchers of csrc/cuda as they
-// are and runs every GPU thread as a fibre on one CPU thread.
+// Replaces CUDA's header of this name: a C++ compiler can compile the kernels and launchers of csrc/cuda unchanged, and
+// every GPU thread runs as a fibre on one CPU thread.
 #pragma once
 
 #include "../emulator.h"

@@ -16,7 +16,7 @@ inline float float_of(uint32_t bits) {
   return x;
 }
 
-// To the nearest bf16, ties to even; NaN stays NaN.
+// Rounds to the nearest bf16, ties to even; NaN stays NaN.
 inline uint32_t round_bf16(float x) {
   const uint32_t bits = bits_of(x);
   if (x != x) return 0x7fff;
@@ -49,7 +49,7 @@ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
   };
   const auto of = emulator::exchange(0xffffffffu, "mma", Operands{{a[0], a[1], a[2], a[3]}, {b0, b1}});
   const int g = emulator::lane() / 4, c = emulator::lane() % 4;
-  // (row, k) lies in lane 4 (row % 8) + k % 8 / 2, (k, column) in lane 4 column + k % 8 / 2
+  // Lane 4 (row % 8) + k % 8 / 2 holds (row, k); lane 4 column + k % 8 / 2 holds (k, column).
   float left[2][16], right[2][16];
   for (int quarter = 0; quarter < 4; ++quarter) {
     const Operands row = of[4 * g + quarter];
