@@ -384,7 +384,9 @@ build.build()
         """Starts a build with a compiler that writes its results' names to a file, then ends as it is told."""
         compiler = tmp_path / "compiler"
         compiler.write_text(
-            '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\nsleep 0.1\n'
+            # the build asks first whether it compiles C++17
+            '#!/bin/sh\ncase " $* " in *" -S "*) echo spikefuse_probe; exit;; esac\n'
+            'while [ "$1" != -o ]; do shift; done\nsleep 0.1\n'
             f'echo part > "$2"\necho "$2" >> {tmp_path}/written\nexit $STATUS\n'
         )
         compiler.chmod(0o755)
