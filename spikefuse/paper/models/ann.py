@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
+
+from spikefuse.paper.models.config import Configured, number
 
 _OPTIMIZERS: Final = ("adam", "sgd")
 
@@ -43,6 +45,11 @@ class ANNRule:
         for name in ("lr", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"ANNRule: expected a finite {name} >= 0, got {getattr(self, name)!r}")
+
+
+def _rule(settings: Mapping[str, Any]) -> ANNRule:
+    """Makes a rule of its plain values."""
+    return ANNRule(**settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +174,7 @@ class ReLUNetwork(nn.Module):
         return f"{sizes}, optimizer={self.rule.optimizer}"
 
 
-class ANNAutoencoder(ReLUNetwork):
+class ANNAutoencoder(Configured, ReLUNetwork):
     """A :class:`ReLUNetwork` that learns to put out the images that it is given.
 
     The loss is ``1/2 sum (output - image)^2``, summed over pixels, mean over the batch.
@@ -189,7 +196,8 @@ class ANNAutoencoder(ReLUNetwork):
         True
     """
 
-    KIND: Final = "ann"
+    KIND = "ann"
+    SETTINGS: ClassVar = {"in_features": number, "hidden_features": number, "init_bound": number, "rule": _rule}
 
     def __init__(
         self,
@@ -218,37 +226,8 @@ class ANNAutoencoder(ReLUNetwork):
             )
         return self._step(images, images)
 
-    def config(self) -> dict[str, Any]:
-        """Kind, sizes and rule as plain values, for JSON; :meth:`from_config` takes them back.
 
-        >>> ANNAutoencoder.from_config(ANNAutoencoder(4, 2, ANNRule(lr=0.5)).config()).rule.lr
-        0.5
-        """
-        return {
-            "kind": self.KIND,
-            "in_features": self.in_features,
-            "hidden_features": self.hidden_features,
-            "init_bound": self.init_bound,
-            "rule": dataclasses.asdict(self.rule),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ANNAutoencoder:
-        """An autoencoder of :meth:`config`, with weights of its own.
-
-        Raises:
-            KeyError, TypeError, ValueError: a setting is missing or does not fit.
-        """
-        return cls(
-            config["in_features"],
-            config["hidden_features"],
-            ANNRule(**config["rule"]),
-            init_bound=config["init_bound"],
-            generator=torch.Generator(),  # its own, so that loading leaves torch's global one where it is
-        )
-
-
-class ANNAudiocoder(ReLUNetwork):
+class ANNAudiocoder(Configured, ReLUNetwork):
     """A :class:`ReLUNetwork` that learns to put out an artificial autoencoder's hidden vector of an image.
 
     The baseline of the spiking :class:`spikefuse.paper.models.Audiocoder` (PAPER's AC-ANN, 58,500-2,048-196). The
@@ -272,7 +251,14 @@ class ANNAudiocoder(ReLUNetwork):
         True
     """
 
-    KIND: Final = "ann-audiocoder"
+    KIND = "ann-audiocoder"
+    SETTINGS: ClassVar = {
+        "in_features": number,
+        "hidden_features": number,
+        "out_features": number,
+        "init_bound": number,
+        "rule": _rule,
+    }
 
     def __init__(
         self,
@@ -307,34 +293,3 @@ class ANNAudiocoder(ReLUNetwork):
                 f"ANNAudiocoder: expected targets of shape {[len(rates), self.out_features]}, got {list(targets.shape)}"
             )
         return self._step(rates, targets)
-
-    def config(self) -> dict[str, Any]:
-        """Kind, sizes and rule as plain values, for JSON; :meth:`from_config` takes them back.
-
-        >>> ANNAudiocoder.from_config(ANNAudiocoder(9, 4, 2).config()).out_features
-        2
-        """
-        return {
-            "kind": self.KIND,
-            "in_features": self.in_features,
-            "hidden_features": self.hidden_features,
-            "out_features": self.out_features,
-            "init_bound": self.init_bound,
-            "rule": dataclasses.asdict(self.rule),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ANNAudiocoder:
-        """An audiocoder of :meth:`config`, with weights of its own.
-
-        Raises:
-            KeyError, TypeError, ValueError: a setting is missing or does not fit.
-        """
-        return cls(
-            config["in_features"],
-            config["hidden_features"],
-            config["out_features"],
-            ANNRule(**config["rule"]),
-            init_bound=config["init_bound"],
-            generator=torch.Generator(),  # its own, so that loading leaves torch's global one where it is
-        )

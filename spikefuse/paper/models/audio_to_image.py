@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from spikefuse.packed import PackedSpikes
 from spikefuse.paper.models.ann import ANNAudiocoder, ANNAutoencoder, ANNStats
 from spikefuse.paper.models.audiocoder import Audiocoder
 from spikefuse.paper.models.autoencoder import SpikingAutoencoder
+from spikefuse.paper.models.config import Configured, number
 from spikefuse.paper.models.hidden_maps import HALF_PRECISION_BITS, HiddenMaps, hidden_maps, quantized
 
 State = list[Tensor | None]
@@ -66,7 +67,7 @@ class _SoundToImage(nn.Module):
         return self.autoencoder.in_features
 
 
-class AudioToImage(_SoundToImage):
+class AudioToImage(Configured, _SoundToImage):
     """A spiking audiocoder and the decoder of a spiking autoencoder, as one network of three LIF layers.
 
     The audiocoder learns online to emit the hidden spikes that the autoencoder emitted for the image which a sound is
@@ -95,7 +96,13 @@ class AudioToImage(_SoundToImage):
         torch.Size([4, 64])
     """
 
-    KIND: Final = "audio-to-image"
+    KIND = "audio-to-image"
+    SETTINGS: ClassVar = {
+        "audiocoder": Audiocoder.from_config,
+        "autoencoder": SpikingAutoencoder.from_config,
+        "duration": number,
+        "image_rate": number,
+    }
 
     audiocoder: Audiocoder
     autoencoder: SpikingAutoencoder
@@ -158,36 +165,12 @@ class AudioToImage(_SoundToImage):
         steps = inputs.shape[0]
         return self.audiocoder.learn_(inputs, maps.targets(images, steps))
 
-    def config(self) -> dict[str, Any]:
-        """Kinds, sizes and rules as plain values, for JSON; :meth:`from_config` takes them back."""
-        return {
-            "kind": self.KIND,
-            "audiocoder": self.audiocoder.config(),
-            "autoencoder": self.autoencoder.config(),
-            "duration": self.duration,
-            "image_rate": self.image_rate,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> AudioToImage:
-        """A model of :meth:`config`, with weights of its own.
-
-        Raises:
-            KeyError, TypeError, ValueError: a setting is missing or does not fit.
-        """
-        return cls(
-            Audiocoder.from_config(config["audiocoder"]),
-            SpikingAutoencoder.from_config(config["autoencoder"]),
-            duration=config["duration"],
-            image_rate=config["image_rate"],
-        )
-
     def extra_repr(self) -> str:
         """The settings that the parts do not show."""
         return f"duration={self.duration}, image_rate={self.image_rate}"
 
 
-class ANNAudioToImage(_SoundToImage):
+class ANNAudioToImage(Configured, _SoundToImage):
     """The artificial audiocoder and the decoder of an artificial autoencoder, which the spiking ones are compared with.
 
     Args:
@@ -209,7 +192,12 @@ class ANNAudioToImage(_SoundToImage):
         torch.Size([4, 64])
     """
 
-    KIND: Final = "ann-audio-to-image"
+    KIND = "ann-audio-to-image"
+    SETTINGS: ClassVar = {
+        "audiocoder": ANNAudiocoder.from_config,
+        "autoencoder": ANNAutoencoder.from_config,
+        "bits": number,
+    }
 
     audiocoder: ANNAudiocoder
     autoencoder: ANNAutoencoder
@@ -243,28 +231,6 @@ class ANNAudioToImage(_SoundToImage):
             ValueError, FloatingPointError: as :meth:`ANNAudiocoder.learn_`.
         """
         return self.audiocoder.learn_(rates, targets[images])
-
-    def config(self) -> dict[str, Any]:
-        """Kinds, sizes and rules as plain values, for JSON; :meth:`from_config` takes them back."""
-        return {
-            "kind": self.KIND,
-            "audiocoder": self.audiocoder.config(),
-            "autoencoder": self.autoencoder.config(),
-            "bits": self.bits,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ANNAudioToImage:
-        """A model of :meth:`config`, with weights of its own.
-
-        Raises:
-            KeyError, TypeError, ValueError: a setting is missing or does not fit.
-        """
-        return cls(
-            ANNAudiocoder.from_config(config["audiocoder"]),
-            ANNAutoencoder.from_config(config["autoencoder"]),
-            bits=config["bits"],
-        )
 
 
 def _lif_layer(x: PackedSpikes, weight: Tensor, rule: OnlineRule, v: Tensor | None) -> tuple[PackedSpikes, Tensor]:

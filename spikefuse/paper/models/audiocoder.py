@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from spikefuse import online
 from spikefuse.online import OnlineRule, OnlineStats
 from spikefuse.packed import PackedSpikes
 from spikefuse.paper.models.autoencoder import Preset
+from spikefuse.paper.models.config import Configured, number
 
 
 def audiocoder_preset(trace: str) -> Preset:
@@ -38,7 +39,7 @@ def audiocoder_preset(trace: str) -> Preset:
     raise ValueError(f"audiocoder_preset: expected trace as one of {', '.join(online.TRACES)}, got {trace!r}")
 
 
-class Audiocoder(nn.Module):
+class Audiocoder(Configured, nn.Module):
     """Two layers of LIF neurons that learn online to emit the hidden spikes of the image that a sound stands for.
 
     ``hidden = LIF(x W_1^T)``, ``output = LIF(hidden W_2^T)``, no biases (eqs 1-2). Weights have nn.Linear's shape
@@ -67,7 +68,14 @@ class Audiocoder(nn.Module):
         PackedSpikes(shape=(60, 4, 16), device=cpu)
     """
 
-    KIND: Final = "audiocoder"
+    KIND = "audiocoder"
+    SETTINGS: ClassVar = {
+        "in_features": number,
+        "hidden_features": number,
+        "out_features": number,
+        "init_bound": number,
+        "rule": OnlineRule.from_dict,
+    }
 
     first_weight: nn.Parameter
     second_weight: nn.Parameter
@@ -131,37 +139,6 @@ class Audiocoder(nn.Module):
             TypeError, ValueError, FloatingPointError: as :func:`spikefuse.online.online_batch_`.
         """
         return online.online_batch_(self.weights, inputs, targets, self.rule)
-
-    def config(self) -> dict[str, Any]:
-        """Kind, sizes and rule as plain values, for JSON; :meth:`from_config` takes them back.
-
-        >>> Audiocoder(6, 4, 2).config()["out_features"]
-        2
-        """
-        return {
-            "kind": self.KIND,
-            "in_features": self.in_features,
-            "hidden_features": self.hidden_features,
-            "out_features": self.out_features,
-            "init_bound": self.init_bound,
-            "rule": self.rule.to_dict(),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Audiocoder:
-        """An audiocoder of :meth:`config`, with weights of its own.
-
-        Raises:
-            KeyError, TypeError, ValueError: a setting is missing or does not fit.
-        """
-        return cls(
-            config["in_features"],
-            config["hidden_features"],
-            config["out_features"],
-            OnlineRule.from_dict(config["rule"]),
-            init_bound=config["init_bound"],
-            generator=torch.Generator(),  # its own, so that loading leaves torch's global one where it is
-        )
 
     def extra_repr(self) -> str:
         """Sizes and reading."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spikefuse import online
 from spikefuse.online import OnlineRule, OnlineStats
 from spikefuse.packed import PackedSpikes
+from spikefuse.paper.models.config import Configured, number
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def preset(trace: str, in_features: int = 784) -> Preset:
     raise ValueError(f"preset: expected trace as one of {', '.join(online.TRACES)}, got {trace!r}")
 
 
-class SpikingAutoencoder(nn.Module):
+class SpikingAutoencoder(Configured, nn.Module):
     """Two layers of LIF neurons that learn online to emit at their output the spikes of their input.
 
     ``hidden = LIF(x W_encoder^T)``, ``output = LIF(hidden W_decoder^T)``, no biases (eqs 1-2). The weights have
@@ -86,7 +87,13 @@ class SpikingAutoencoder(nn.Module):
         PackedSpikes(shape=(15, 10, 64), device=cpu)
     """
 
-    KIND: Final = "spiking"
+    KIND = "spiking"
+    SETTINGS: ClassVar = {
+        "in_features": number,
+        "hidden_features": number,
+        "init_bound": number,
+        "rule": OnlineRule.from_dict,
+    }
 
     encoder_weight: nn.Parameter
     decoder_weight: nn.Parameter
@@ -187,35 +194,6 @@ class SpikingAutoencoder(nn.Module):
             TypeError, ValueError, FloatingPointError: as :func:`spikefuse.online.online_batch_`.
         """
         return online.online_batch_(self.weights, inputs, inputs if targets is None else targets, self.rule)
-
-    def config(self) -> dict[str, Any]:
-        """Kind, sizes and rule as plain values, for JSON; :meth:`from_config` takes them back.
-
-        >>> SpikingAutoencoder(4, 2, OnlineRule()).config()["hidden_features"]
-        2
-        """
-        return {
-            "kind": self.KIND,
-            "in_features": self.in_features,
-            "hidden_features": self.hidden_features,
-            "init_bound": self.init_bound,
-            "rule": self.rule.to_dict(),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SpikingAutoencoder:
-        """An autoencoder of :meth:`config`, with weights of its own.
-
-        Raises:
-            KeyError, TypeError, ValueError: a setting is missing or does not fit.
-        """
-        return cls(
-            config["in_features"],
-            config["hidden_features"],
-            OnlineRule.from_dict(config["rule"]),
-            init_bound=config["init_bound"],
-            generator=torch.Generator(),  # its own, so that loading leaves torch's global one where it is
-        )
 
     def extra_repr(self) -> str:
         """Sizes and reading."""
