@@ -16,8 +16,13 @@ def renamed(module: str, **names: str) -> Callable[[str], Any]:
         names: the new name of each old one.
 
     Example:
-        >>> renamed("math", logarithm="log")("logarithm").__name__
-        'log'
+        >>> import math
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     renamed("math", logarithm="log")("logarithm") is math.log
+        True
+        >>> str(caught[0].message)
+        'math.logarithm is now math.log'
     """
 
     def get(name: str) -> Any:
